@@ -1,0 +1,1 @@
+"""Convert weights: Hugging Face to Megatron-Core and back."""

@@ -1,0 +1,1 @@
+"""Whatever looks outside the process: downloads, GPUs, logs."""

@@ -1,0 +1,90 @@
+"""A parallel layout: the sizes of all groups, the pipeline split, the micro-batch and what is recomputed."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recompute:
+    """Activation recomputation, in Megatron's words."""
+
+    granularity: str = "none"  # none | selective | full
+    method: str | None = None  # uniform | block, with full
+    num_layers: int | None = None  # with full: layers a chunk is checkpointed in (uniform) or that are recomputed (block)
+    modules: tuple[str, ...] = ()  # with selective
+
+    def __str__(self) -> str:
+        if self.granularity == "selective":
+            return "+".join(self.modules)
+        if self.granularity == "full":
+            return "full" if self.method == "uniform" else f"block {self.num_layers}"
+        return "none"
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSplit:
+    """Which decoder layers each model chunk of each stage holds.
+
+    `chunks[stage][virtual_stage]` is the range (first, end) of 0-based layer ids. The embedding is on the first
+    chunk of the first stage; the head, the loss and MTP on the last chunk of the last stage.
+    """
+
+    chunks: tuple[tuple[tuple[int, int], ...], ...]
+
+    @property
+    def num_stages(self) -> int:
+        """Pipeline stages."""
+        return len(self.chunks)
+
+    @property
+    def num_virtual_stages(self) -> int:
+        """Model chunks a stage."""
+        return len(self.chunks[0])
+
+    def layer_ids(self, stage: int) -> tuple[tuple[int, ...], ...]:
+        """0-based layer ids of a stage, a tuple per model chunk."""
+        return tuple(tuple(range(first, end)) for first, end in self.chunks[stage])
+
+    def num_layers(self, stage: int) -> int:
+        """Layers of a stage, over all its chunks."""
+        return sum(end - first for first, end in self.chunks[stage])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One point of the search.
+
+    Both grids have the same world: tp*cp*dp*pp = etp*ep*edp*pp.
+    """
+
+    world_size: int
+    tp: int = 1
+    pp: int = 1
+    vpp: int = 1
+    ep: int = 1
+    etp: int = 1
+    cp: int = 1
+    micro_batch_size: int = 1
+    global_batch_size: int = 16
+    recompute: Recompute = Recompute()
+    split: PipelineSplit
+    dispatcher: str = "alltoall"
+
+    @property
+    def dp(self) -> int:
+        """Data-parallel size of the attention grid."""
+        return self.world_size // (self.tp * self.cp * self.pp)
+
+    @property
+    def edp(self) -> int:
+        """Data-parallel size of the expert grid."""
+        return self.world_size // (self.etp * self.ep * self.pp)
+
+    @property
+    def num_microbatches(self) -> int:
+        """Microbatches of one step on each pipeline."""
+        return self.global_batch_size // (self.micro_batch_size * self.dp)
+
+    @property
+    def sequence_parallel(self) -> bool:
+        """Sequence parallelism goes with tensor parallelism, always (a MoE layer with TP needs it)."""
+        return self.tp > 1

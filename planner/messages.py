@@ -1,0 +1,32 @@
+"""Every sentence that the program says to a user about a mistake or a choice: an id, a text and a way out.
+
+Texts are `str.format` templates; `planner.errors` and `planner.plan.Reason` fill in the values. Lower case, no
+trailing dot: they are shown after a prefix and can be translated by replacing this table.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """`text` says what is wrong with which values; `fix` says the nearest thing that works (may be empty)."""
+
+    text: str
+    fix: str = ""
+
+
+MESSAGES: dict[str, Message] = {
+    # -- files that people write -----------------------------------------------------------------------------
+    "file.unreadable": Message("{path} cannot be read: {reason}", "check the path and its permissions"),
+    "file.not_yaml": Message("{path} is not valid YAML: {reason}", "mend the file at the place named"),
+    "file.not_json": Message("{path} is not valid JSON: {reason}", "the file may be cut short: fetch it again"),
+    "file.unknown_key": Message("{path}: unknown key {key!r}", "did you mean {nearest}?"),
+    "file.bad_value": Message("{path}: {key}: {reason} (got {value!r})", "correct this value"),
+    # -- names ------------------------------------------------------------------------------------------------
+    "model.unknown": Message(
+        "model {name!r} is not bundled, not a folder or file here, and not in the local hub caches",
+        "{nearest}; or give a folder that holds config.json; or allow the network with --allow-download",
+    ),
+    "topology.unknown": Message("topology {name!r} is not known", "{nearest}; or give the path of a YAML file"),
+    "stack.unknown": Message("stack {name!r} is not known", "{nearest}; or give the path of a YAML file"),
+}

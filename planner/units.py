@@ -1,0 +1,8 @@
+"""Units. Bytes, seconds, FLOPs and tokens inside; this is the one place that names their multiples."""
+
+KIB = 2**10
+MIB = 2**20
+GIB = 2**30
+GIGA = 10**9
+TERA = 10**12
+BITS_PER_BYTE = 8

@@ -1,0 +1,45 @@
+"""What is trained: sequence length, batch, tuner and routing. Built from flags; the defaults are assumptions."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TunerType(StrEnum):
+    """Which parameters are trained."""
+
+    FULL = "full"
+    LORA = "lora"
+
+
+class Placement(StrEnum):
+    """Which groups may leave the NVLink domain."""
+
+    NVLINK = "nvlink"  # TP, ETP and EP stay inside it
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A fine-tuning job, independent of any layout.
+
+    `seq_length` is the packing length in tokens; a sample is one pack. `mean_document_tokens` is the mean length of
+    the documents inside a pack (attention is block-diagonal over them); equal to `seq_length` when unknown.
+    `routing_imbalance` is the load of the busiest expert rank over the mean (1.0: balanced).
+    """
+
+    seq_length: int = 8192
+    global_batch_size: int = 16
+    micro_batch_size: int | None = None  # None: searched
+    tuner_type: TunerType = TunerType.FULL
+    lora_rank: int = 8
+    recompute: str = "auto"  # auto | none | selective | full
+    routing_imbalance: float = 1.0
+    mean_document_tokens: int | None = None
+    mtp_num_layers: int = 0
+    packing: bool = True
+    placement: Placement = Placement.NVLINK
+
+    @property
+    def document_tokens(self) -> int:
+        """Tokens of one attention block."""
+        return self.mean_document_tokens or self.seq_length

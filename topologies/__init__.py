@@ -1,0 +1,1 @@
+"""Cluster descriptions, one YAML file each; see README.md beside this file."""

@@ -17,16 +17,29 @@ class Message:
 
 MESSAGES: dict[str, Message] = {
     # -- files that people write -----------------------------------------------------------------------------
-    "file.unreadable": Message("{path} cannot be read: {reason}", "check the path and its permissions"),
-    "file.not_yaml": Message("{path} is not valid YAML: {reason}", "mend the file at the place named"),
-    "file.not_json": Message("{path} is not valid JSON: {reason}", "the file may be cut short: fetch it again"),
-    "file.unknown_key": Message("{path}: unknown key {key!r}", "did you mean {nearest}?"),
-    "file.bad_value": Message("{path}: {key}: {reason} (got {value!r})", "correct this value"),
+    "file.unreadable": Message(
+        "{path} cannot be read: {reason}", "check the path and its permissions"
+    ),
+    "file.not_yaml": Message(
+        "{path} is not valid YAML: {reason}", "mend the file at the place named"
+    ),
+    "file.not_json": Message(
+        "{path} is not valid JSON: {reason}", "the file may be cut short: fetch it again"
+    ),
+    "file.unknown_key": Message("{path}: unknown key {key!r}", "{suggestion}"),
+    "file.missing_key": Message(
+        "{path}: {key} is missing", "add it; a file that comes with the planner shows the form"
+    ),
+    "file.bad_value": Message("{path}: {key}: {reason} (got {value})", "correct this value"),
     # -- names ------------------------------------------------------------------------------------------------
     "model.unknown": Message(
         "model {name!r} is not bundled, not a folder or file here, and not in the local hub caches",
-        "{nearest}; or give a folder that holds config.json; or allow the network with --allow-download",
+        "{suggestion}; or give a folder that holds config.json; or allow the network with --allow-download",
     ),
-    "topology.unknown": Message("topology {name!r} is not known", "{nearest}; or give the path of a YAML file"),
-    "stack.unknown": Message("stack {name!r} is not known", "{nearest}; or give the path of a YAML file"),
+    "topology.unknown": Message(
+        "topology {name!r} is not known", "{suggestion}; or give the path of a YAML file"
+    ),
+    "stack.unknown": Message(
+        "stack {name!r} is not known", "{suggestion}; or give the path of a YAML file"
+    ),
 }

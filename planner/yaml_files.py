@@ -1,0 +1,138 @@
+"""Reads the YAML files that people write, checked against a pydantic model."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from planner.errors import UsageError
+
+MAX_FILE_BYTES = 2**20  # nobody writes a megabyte by hand; a larger file is the wrong file
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class StrictModel(BaseModel):
+    """A pydantic model that refuses unknown keys and does not turn one type into another."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Value = TypeVar("Value")
+Model = TypeVar("Model", bound=StrictModel)
+
+
+class Sourced(StrictModel, Generic[Value]):
+    """A value with where it comes from; `assumed` when nobody published or measured it."""
+
+    value: Value
+    source: Annotated[str, Field(min_length=1)]
+    assumed: bool = False
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`did you mean X?` for the known name that looks most like `name`, else the list of all."""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {folded[close[0]]}?"
+    return "known: " + ", ".join(sorted(folded.values()))
+
+
+def named_file(name_or_path: str, folder: Path) -> Path | None:
+    """The YAML file that a user means: a path if it looks like one, else by its name in `folder`.
+
+    Upper and lower case are the same. None when no file of the folder has the name.
+    """
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        return Path(name_or_path)
+    by_name = {path.stem.casefold(): path for path in folder.glob("*.yaml")}
+    return by_name.get(name_or_path.casefold())
+
+
+def known_names(folder: Path) -> list[str]:
+    """The names of the YAML files of a folder, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises UsageError (file.unreadable) when it is missing, unreadable, too large or not text.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError("file.unreadable", path=path, reason=reason.lower()) from None
+    except ValueError:  # not UTF-8, or a NUL in the path
+        raise UsageError("file.unreadable", path=path, reason="it is not a text file") from None
+    if len(content) > MAX_FILE_BYTES:
+        reason = f"it is larger than {MAX_FILE_BYTES} bytes"
+        raise UsageError("file.unreadable", path=path, reason=reason)
+    return text
+
+
+def load_yaml_model(path: Path, model: type[Model]) -> Model:
+    """The file as an instance of `model`.
+
+    Raises UsageError: file.unreadable, not_yaml, unknown_key, missing_key, bad_value.
+    """
+    text = read_text(path)
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: an impossible date, a number of 5000 digits; RecursionError: deep nesting.
+        raise UsageError("file.not_yaml", path=path, reason=one_line(error)) from None
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise _usage_error(path, model, error) from None
+
+
+def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -> UsageError:
+    """The first mistake of a validation, as a sentence about the key that holds it."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    location = first["loc"]
+    key = ".".join(str(part) for part in location) or "the file"
+    if first["type"] == "extra_forbidden":
+        hint = suggestion(str(location[-1]), _keys_at(model, location[:-1]))
+        return UsageError("file.unknown_key", path=path, key=key, suggestion=hint)
+    if first["type"] == "missing":
+        return UsageError("file.missing_key", path=path, key=key)
+    reason = one_line(first["msg"])
+    return UsageError(
+        "file.bad_value",
+        path=path,
+        key=key,
+        reason=reason[:1].lower() + reason[1:],
+        value=shortened(first["input"]),
+    )
+
+
+def _keys_at(model: type[StrictModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that `model` knows at a place of the file."""
+    current: Any = model
+    for part in location:
+        fields = getattr(current, "model_fields", None)
+        current = fields[part].annotation if fields else get_args(current)[-1]
+    return list(current.model_fields)
+
+
+def one_line(message: object) -> str:
+    """`str(message)` with every run of white space as one space."""
+    return " ".join(str(message).split())
+
+
+def shortened(value: object, limit: int = 60) -> str:
+    """`repr(value)` on one line and not longer than `limit` characters."""
+    try:
+        text = one_line(repr(value))
+    except (ValueError, RecursionError):  # an integer too long to print, nesting without end
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= limit else text[: limit - 3] + "..."

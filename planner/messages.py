@@ -31,6 +31,30 @@ MESSAGES: dict[str, Message] = {
         "{path}: {key} is missing", "add it; a file that comes with the planner shows the form"
     ),
     "file.bad_value": Message("{path}: {key}: {reason} (got {value})", "correct this value"),
+    # -- config.json of a model -------------------------------------------------------------------
+    "config.not_object": Message(
+        "{origin}: a config.json is an object, this is a {kind}",
+        "give the config.json of the model, or the folder that holds it",
+    ),
+    "config.unknown_architecture": Message(
+        "{origin}: model type {model_type} is not known", "{suggestion}"
+    ),
+    "config.unknown_field": Message(
+        "{origin}: field {field} = {value} is not known for {model_type}; "
+        "it may change the number of parameters",
+        "{suggestion}; remove the field if the model does not depend on it",
+    ),
+    "config.missing_field": Message(
+        "{origin}: {field} is missing", "the file may be cut short: fetch it again"
+    ),
+    "config.bad_field": Message(
+        "{origin}: {field} must be {expected}, not {value}", "correct this value"
+    ),
+    "config.unsupported_value": Message(
+        "{origin}: {field} = {value} is not what the stack builds: {why}",
+        "{field} must be {allowed}, or absent",
+    ),
+    "config.inconsistent": Message("{origin}: {equation}", "correct one of the two"),
     # -- names ------------------------------------------------------------------------------------------------
     "model.unknown": Message(
         "model {name!r} is not bundled, not a folder or file here, and not in the local hub caches",

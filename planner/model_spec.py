@@ -80,6 +80,7 @@ class ModelSpec:
     moe_layers: tuple[bool, ...]
     mtp_num_layers: int
     max_position_embeddings: int
+    checkpoint_quantization: str | None = None  # of the weights on disk, for example "fp8"
     origin: str  # "bundled", or the path of the config.json
 
     @property

@@ -60,6 +60,10 @@ MESSAGES: dict[str, Message] = {
         "model {name!r} is not bundled, not a folder or file here, and not in the local hub caches",
         "{suggestion}; or give a folder that holds config.json; or allow the network with --allow-download",
     ),
+    "model.download_failed": Message(
+        "the config.json of {name} could not be fetched ({reasons})",
+        "check the model id and the network, or give a folder that holds config.json",
+    ),
     "topology.unknown": Message(
         "topology {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),

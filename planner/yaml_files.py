@@ -34,11 +34,11 @@ class Sourced(StrictModel, Generic[Value]):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`did you mean X?` for the known name that looks most like `name`, else the list of all."""
+    """The known name that looks most like `name`, or all of them when none does, in words."""
     folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {folded[close[0]]}?"
+        return f"the nearest is {folded[close[0]]}"
     return "known: " + ", ".join(sorted(folded.values()))
 
 

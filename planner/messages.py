@@ -70,4 +70,7 @@ MESSAGES: dict[str, Message] = {
     "stack.unknown": Message(
         "stack {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    "recipe.unknown": Message(
+        "recipe {name!r} is not known", "{suggestion}; or give the path of a YAML file"
+    ),
 }

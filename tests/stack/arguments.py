@@ -1,0 +1,125 @@
+"""ms-swift's own parser, argument classes and model factory, asked about one rank of a layout.
+
+Runs inside the worker, where torch.cuda is answered by the meta device.
+"""
+
+import contextlib
+import io
+import traceback
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mcore_bridge import get_mcore_model
+from swift.arguments import ExportArguments
+from swift.megatron.arguments import MegatronExportArguments, MegatronSftArguments
+from swift.megatron.model.utils import get_mcore_model_config
+from swift.utils.utils import _patch_get_type_hints
+from transformers import AutoConfig, HfArgumentParser
+
+from stack import fake_world
+
+ARGUMENT_CLASSES = {
+    "megatron sft": MegatronSftArguments,
+    "megatron export": MegatronExportArguments,
+    "swift export": ExportArguments,
+}
+
+
+class ParserError(Exception):
+    """The parser ended the program with this message."""
+
+
+@cache
+def _parser(subcommand: str) -> HfArgumentParser:
+    """The parser that ms-swift makes for a subcommand (swift/utils/utils.py, parse_args)."""
+    with _patch_get_type_hints():
+        parser = HfArgumentParser([ARGUMENT_CLASSES[subcommand]])
+
+    def refuse(message: str) -> None:
+        raise ParserError(message)
+
+    parser.error = refuse
+    return parser
+
+
+def options(subcommand: str) -> dict[str, dict[str, Any]]:
+    """Return the flags of a subcommand: default, choices and number of values."""
+    return {
+        option: {
+            "default": repr(action.default),
+            "choices": [str(choice) for choice in action.choices or []],
+            "nargs": action.nargs,
+        }
+        for option, action in _parser(subcommand)._option_string_actions.items()
+    }
+
+
+def _inexact(subcommand: str, argv: list[str]) -> list[str]:
+    """Flags that the parser does not have by this name; argparse accepts a unique prefix."""
+    known = _parser(subcommand)._option_string_actions
+    flags = (word.split("=", 1)[0] for word in argv if word.startswith("--"))
+    return [flag for flag in flags if flag not in known]
+
+
+def _where(error: BaseException) -> str:
+    """Return file:line of the innermost frame, with three folders."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno}"
+
+
+def parse(
+    subcommand: str, argv: list[str], world_size: int, rank: int = 0, build: bool = False
+) -> dict[str, Any]:
+    """Return what the stack says to an argument list.
+
+    `ok`; `unknown` flags (abbreviations count); of a refusal the `stage` (parse, post-init, config
+    or build), the `error` and `where` it was raised; the `arguments` after post-init that are plain
+    values; with `build` the `chunks` of this rank's model, built on the meta device.
+    """
+    answer: dict[str, Any] = {"ok": False, "unknown": _inexact(subcommand, argv), "stage": "parse"}
+    if answer["unknown"]:
+        return {**answer, "error": f"unknown flags: {answer['unknown']}", "where": ""}
+    fake_world.enter(world_size, rank)
+    try:
+        arguments = _post_init(subcommand, argv, answer)
+        if build:
+            answer["chunks"] = _build(arguments, answer)
+    except BaseException as error:
+        return {**answer, "error": f"{type(error).__name__}: {error}", "where": _where(error)}
+    plain = (bool, int, float, str, type(None))
+    kept = {name: value for name, value in vars(arguments).items() if isinstance(value, plain)}
+    return {**answer, "ok": True, "stage": None, "arguments": kept}
+
+
+def _post_init(subcommand: str, argv: list[str], answer: dict[str, Any]) -> Any:
+    """Parse; the parser makes the dataclass, whose post-init is most of ms-swift's checking."""
+    parser = _parser(subcommand)
+    with contextlib.redirect_stderr(io.StringIO()):
+        parser.parse_known_args(argv)
+    answer["stage"] = "post-init"
+    arguments, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if rest:  # swift/pipelines/base.py, _parse_args
+        raise ValueError(f"remaining_argv: {rest}")
+    return arguments
+
+
+def _build(arguments: Any, answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the trainer would build on this rank: the layers and parameters of each model chunk."""
+    answer["stage"] = "config"
+    arguments.init_model_with_meta_device = True
+    arguments.use_cpu_initialization = False
+    config = get_mcore_model_config(arguments, AutoConfig.from_pretrained(arguments.model_dir))
+    answer["stage"] = "build"
+    return [_count(model) for model in get_mcore_model(config)]
+
+
+def _count(model: Any) -> dict[str, Any]:
+    parameters = {name: p.numel() for name, p in model.named_parameters()}
+    expert = sum(count for name, count in parameters.items() if ".experts." in name)
+    return {
+        "layers": [layer.layer_number - 1 for layer in model.decoder.layers],
+        "mtp": getattr(model, "mtp", None) is not None,
+        "expert": expert,
+        "total": sum(parameters.values()),
+    }

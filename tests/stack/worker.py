@@ -1,0 +1,60 @@
+"""Answers requests about the real stack: a JSON object per line, read and written.
+
+A request is {"call": name, "arguments": {...}}, the answer {"result": ...} or {"error": traceback}.
+Started by `stack.real_stack`, once per megatron-core version: its imports take ten seconds.
+"""
+
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from typing import Any, TextIO
+
+
+def _take_stdout() -> TextIO:
+    """Return standard output for answers alone; what libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+def _load() -> dict[str, Any]:
+    """Import the stack; return the functions that can be called."""
+    warnings.filterwarnings("ignore")
+    import cuda_on_cpu
+
+    cuda_on_cpu.install("meta")
+    import megatron.core
+
+    cuda_on_cpu.answer_megatron_core()
+    from stack import arguments, fake_world
+
+    logging.disable(logging.WARNING)
+    return {
+        "version": lambda: megatron.core.__version__.split("+")[0],
+        "rank_groups": fake_world.rank_groups,
+        "options": arguments.options,
+        "parse": arguments.parse,
+    }
+
+
+def _answer(calls: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"result": calls[request["call"]](**request["arguments"])}
+    except Exception:
+        return {"error": traceback.format_exc()}
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    answers = _take_stdout()
+    calls = _load()
+    for line in sys.stdin:
+        answers.write(json.dumps(_answer(calls, json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -67,6 +67,10 @@ MESSAGES: dict[str, Message] = {
     "topology.unknown": Message(
         "topology {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    "topology.fewer_gpus": Message(
+        "a host of {name} has {gpus} GPUs, not {wanted}",
+        "use more nodes, or another topology",
+    ),
     "stack.unknown": Message(
         "stack {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),

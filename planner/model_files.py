@@ -92,14 +92,14 @@ def cached_configs(hub_id: str, environ: Mapping[str, str] = os.environ) -> Iter
     older ones of the latter, and the planner's own.
     """
     owner, model = hub_id.split("/")
-    cache = _cache_home(environ)
+    home, cache = _home(environ), _cache_home(environ)
     yield planner_cache(environ) / f"{owner}--{model}" / CONFIG_NAME
 
     hugging_face = Path(environ.get("HF_HOME") or cache / "huggingface") / "hub"
     hugging_face = Path(environ.get("HF_HUB_CACHE") or hugging_face)
     yield from _snapshots(hugging_face / f"models--{owner}--{model}")
 
-    model_scope = Path(environ.get("MODELSCOPE_CACHE") or cache / "modelscope")
+    model_scope = Path(environ.get("MODELSCOPE_CACHE") or home / ".cache" / "modelscope")
     safe_name = model.replace(".", "___")
     for root in (model_scope, model_scope / "hub"):
         yield from _snapshots(root / "models" / f"{owner}--{model}")
@@ -126,8 +126,11 @@ def read_config(path: Path) -> object:
 
 
 def _cache_home(environ: Mapping[str, str]) -> Path:
-    home = Path(environ.get("HOME", "~")).expanduser()
-    return Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return Path(environ.get("XDG_CACHE_HOME") or _home(environ) / ".cache")
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or Path.home())
 
 
 def _load(path: Path, *, name: str, origin: str) -> ModelSpec:

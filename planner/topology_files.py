@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 import topologies
 from planner.cluster import Assumption, Cluster, Gpu
+from planner.collectives import assumed_family, efficiency
 from planner.errors import UsageError
 from planner.units import BITS_PER_BYTE, GIB, GIGA, MIB, MICRO, TERA
 from planner.yaml_files import (
@@ -161,7 +162,7 @@ def _cluster(name: str, file: _TopologyFile, num_nodes: int, gpus_per_node: int)
         network_efficiency=network.efficiency,
         host_memory_bytes=int(_base(file, "host_memory_gib")),
         cpus_per_node=file.cpus_per_node.value,
-        assumptions=tuple(_assumptions("cluster", file)),
+        assumptions=(*_assumptions("cluster", file), *_assumed_efficiencies(file)),
     )
 
 
@@ -180,3 +181,17 @@ def _assumptions(prefix: str, model: StrictModel) -> Iterator[Assumption]:
                 yield Assumption(id=f"{prefix}.{key}", value=value, unit=unit, source=item.source)
         elif isinstance(item, StrictModel):
             yield from _assumptions(f"{prefix}.{key}", item)
+
+
+def _assumed_efficiencies(file: _TopologyFile) -> Iterator[Assumption]:
+    """The fractions of the links that no measurement stands behind."""
+    for key, family in (("nvlink", file.nvlink.efficiency), ("network", file.network.efficiency)):
+        source = assumed_family(family)
+        if source is not None:
+            fraction = efficiency(family, "all_gather", 2).fraction
+            yield Assumption(
+                id=f"cluster.{key}.efficiency",
+                value=fraction,
+                unit="of the bandwidth",
+                source=source,
+            )

@@ -1,0 +1,121 @@
+"""How long a collective takes on the links that its group crosses, from measured fractions of them.
+
+Inside an NVLink domain: alpha-beta fits by the number of ranks. Across nodes: the rings of
+all_gather, reduce_scatter and all_reduce enter and leave a node over the NICs of all ranks that the
+group has there; all_to_all sends (n - k)/n of its bytes over the NICs (k ranks on a node) and the
+rest over NVLink at the same time. Source of the rules: NVIDIA/nccl src/graph/tuning.cc @5067397.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from planner.cluster import NVLINK, Cluster
+from planner.placement import GroupPlacement
+from planner.units import MICRO
+from planner.yaml_files import StrictModel, load_yaml_model
+
+Collective = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
+
+COLLECTIVES_FILE = Path(__file__).parent / "data" / "collectives.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """What a collective reaches on a class of link."""
+
+    fraction: float  # of the link's bandwidth
+    latency_seconds: float  # before the first byte; hops between nodes come on top
+
+
+class _Point(StrictModel):
+    ranks: int
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    latency_microseconds: Annotated[float, Field(ge=0)]
+
+
+class _Family(StrictModel):
+    source: str
+    assumed: bool = False
+    all_gather: list[_Point]
+    reduce_scatter: list[_Point]
+    all_reduce: list[_Point]
+    all_to_all: list[_Point]
+    p2p: list[_Point]
+
+
+class _CollectivesFile(StrictModel):
+    families: dict[str, _Family]
+
+
+@cache
+def efficiency(family: str, collective: Collective, ranks: int) -> Efficiency:
+    """What a collective of `ranks` ranks reaches: the entry of the largest group not above it."""
+    points: list[_Point] = getattr(_families()[family], collective)
+    fitting = [point for point in points if point.ranks <= ranks] or points[:1]
+    return Efficiency(fitting[-1].fraction, fitting[-1].latency_microseconds * MICRO)
+
+
+def collective_seconds(
+    collective: Collective, num_bytes: float, group: GroupPlacement, cluster: Cluster
+) -> float:
+    """Seconds of one collective, with all groups of the name at it at once.
+
+    `num_bytes` is the whole tensor of all_gather (the result), reduce_scatter (the input) and
+    all_reduce, what each rank sends in all_to_all (with its own share), the message of p2p.
+    """
+    n = group.size
+    if n == 1:
+        return 0.0
+    inside = efficiency(cluster.nvlink_efficiency, collective, n)
+    nvlink = cluster.nvlink_bandwidth_bytes_per_second * inside.fraction
+    sent = num_bytes * _traffic(collective, n)
+    if group.link_class == NVLINK:
+        return inside.latency_seconds + sent / nvlink
+    across = efficiency(cluster.network_efficiency, collective, n)
+    nic = group.bandwidth_bytes_per_second * across.fraction
+    k = group.ranks_per_node
+    latency = across.latency_seconds + _hops_seconds(collective, group, cluster)
+    match collective:
+        case "p2p":
+            return latency + sent / nic
+        case "all_to_all":
+            over_nics, over_nvlink = num_bytes * (n - k) / n, num_bytes * (k - 1) / n
+            return latency + max(over_nics / nic, over_nvlink / nvlink)
+        case _:
+            return latency + sent / (nic if k == 1 else min(nic * k, nvlink))
+
+
+def _traffic(collective: Collective, n: int) -> float:
+    """Bytes that a rank sends over the bytes of the buffer (nccl-tests, PERFORMANCE.md)."""
+    match collective:
+        case "p2p":
+            return 1.0
+        case "all_reduce":
+            return 2 * (n - 1) / n
+        case _:
+            return (n - 1) / n
+
+
+def _hops_seconds(collective: Collective, group: GroupPlacement, cluster: Cluster) -> float:
+    """Latency of the hops of a ring over several nodes; of one hop where there is no ring."""
+    if collective in ("p2p", "all_to_all"):
+        return group.latency_seconds
+    between = group.nodes_spanned - 1
+    inside = group.size - 1 - between
+    once = inside * cluster.nvlink_latency_seconds + between * group.latency_seconds
+    return 2 * once if collective == "all_reduce" else once
+
+
+def assumed_family(family: str) -> str | None:
+    """Why the numbers of a family are assumed; None: they were measured."""
+    found = _families()[family]
+    return found.source if found.assumed else None
+
+
+@cache
+def _families() -> dict[str, _Family]:
+    return load_yaml_model(COLLECTIVES_FILE, _CollectivesFile).families

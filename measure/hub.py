@@ -18,11 +18,17 @@ TIMEOUT_SECONDS = 20
 
 
 def hub_urls(hub_id: str) -> tuple[str, ...]:
-    """Where a model's config.json is published: Hugging Face (or HF_ENDPOINT), then ModelScope."""
+    """Where a model's config.json is published: on Hugging Face, then on ModelScope.
+
+    HF_ENDPOINT and MODELSCOPE_DOMAIN name mirrors, as for these hubs' own clients.
+    """
     hugging_face = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    model_scope = os.environ.get("MODELSCOPE_DOMAIN", "www.modelscope.cn").rstrip("/")
+    if not model_scope.startswith(("http://", "https://")):
+        model_scope = f"https://{model_scope}"
     return (
         f"{hugging_face}/{hub_id}/resolve/main/{CONFIG_NAME}",
-        f"https://www.modelscope.cn/models/{hub_id}/resolve/master/{CONFIG_NAME}",
+        f"{model_scope}/models/{hub_id}/resolve/master/{CONFIG_NAME}",
     )
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
-from typing import Any
-
-import networkx
+from typing import TYPE_CHECKING, Any
 
 from planner.cluster import NETWORK, NVLINK, Cluster, Link
+
+if TYPE_CHECKING:
+    import networkx
 
 PCIE = "pcie"
 
@@ -25,8 +26,8 @@ class Path:
     latency_seconds: float
 
 
-@lru_cache
-def cluster_graph(cluster: Cluster) -> networkx.Graph:
+@cache
+def cluster_graph(cluster: Cluster) -> "networkx.Graph":
     """GPUs, NVSwitches, NICs and switches as nodes, the links between them as edges.
 
     It holds at most two hosts: every other pair looks the same, so that 16,384 GPUs cost what 16
@@ -34,7 +35,9 @@ def cluster_graph(cluster: Cluster) -> networkx.Graph:
     kind, bandwidth_bytes_per_second of one direction, and latency_seconds: half of a hop's latency
     is at either end.
     """
-    graph = networkx.Graph()
+    from networkx import Graph  # 0.2 s: only what asks for a graph pays it
+
+    graph = Graph()
     for host in range(min(cluster.num_nodes, 2)):
         for index in range(cluster.gpus_per_node):
             _connect(
@@ -65,7 +68,7 @@ def _gpu_nic_pairs(cluster: Cluster) -> Iterable[tuple[int, int]]:
 
 
 def _connect(
-    graph: networkx.Graph,
+    graph: "networkx.Graph",
     one: GraphNode,
     other: GraphNode,
     kind: str,
@@ -77,15 +80,17 @@ def _connect(
     )
 
 
-@lru_cache
+@cache
 def path(cluster: Cluster, gpu: int, other: int, same_host: bool) -> Path:
     """The quickest way from a GPU of one host to one of the same or of another host.
 
     A NIC's bandwidth is divided among the GPUs that share it, because all of them send at once.
     """
+    from networkx import shortest_path
+
     graph = cluster_graph(cluster)
     one, end = ("gpu", 0, gpu), ("gpu", 0 if same_host else 1, other)
-    nodes = networkx.shortest_path(graph, one, end, weight="latency_seconds")
+    nodes = shortest_path(graph, one, end, weight="latency_seconds")
     edges: list[dict[str, Any]] = [graph.edges[pair] for pair in pairwise(nodes)]
     latency = sum(edge["latency_seconds"] for edge in edges)
     if all(edge["kind"] == NVLINK for edge in edges):  # no edge at all: a GPU and itself
@@ -95,7 +100,7 @@ def path(cluster: Cluster, gpu: int, other: int, same_host: bool) -> Path:
     return Path(NETWORK, min(_network_share(graph, one), _network_share(graph, end)), latency)
 
 
-def _network_share(graph: networkx.Graph, gpu: GraphNode) -> float:
+def _network_share(graph: "networkx.Graph", gpu: GraphNode) -> float:
     """Bytes per second that a GPU gets of its NICs while all GPUs of the host send."""
     share = 0.0
     for nic in (node for node in graph[gpu] if node[0] == "nic"):
@@ -109,7 +114,7 @@ def _network_share(graph: networkx.Graph, gpu: GraphNode) -> float:
     return share
 
 
-@lru_cache
+@cache
 def links(cluster: Cluster) -> dict[str, Link]:
     """The classes of link of a cluster by name; the network only where there are several hosts."""
     found = {}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,7 +76,6 @@ def known_stacks() -> list[str]:
     return known_names(STACKS_FOLDER)
 
 
-@lru_cache
 def load_stack(name_or_path: str = DEFAULT_STACK) -> Stack:
     """A stack by its name, or from the YAML file at a path.
 

@@ -96,8 +96,12 @@ def load_yaml_model(path: Path, model: type[Model]) -> Model:
 
 
 def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -> UsageError:
-    """The first mistake of a validation, as a sentence about the key that holds it."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    """One mistake of a validation, as a sentence about the key that holds it.
+
+    An unknown key comes first: where a key is misspelt, the right one is missing too.
+    """
+    mistakes = error.errors(include_url=False, include_context=False)
+    first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
     location = first["loc"]
     key = ".".join(str(part) for part in location) or "the file"
     if first["type"] == "extra_forbidden":

@@ -4,12 +4,14 @@ Runs inside the worker, where torch.cuda is answered by the meta device.
 """
 
 import contextlib
+import dataclasses
 import io
 import traceback
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import swift
 from mcore_bridge import get_mcore_model
 from swift.arguments import ExportArguments
 from swift.megatron.arguments import MegatronExportArguments, MegatronSftArguments
@@ -44,15 +46,29 @@ def _parser(subcommand: str) -> HfArgumentParser:
 
 
 def options(subcommand: str) -> dict[str, dict[str, Any]]:
-    """Return the flags of a subcommand: default, choices and number of values."""
+    """Return the arguments of a subcommand: choices, number of values and default, as text."""
+    actions = _parser(subcommand)._option_string_actions
     return {
-        option: {
-            "default": repr(action.default),
-            "choices": [str(choice) for choice in action.choices or []],
-            "nargs": action.nargs,
+        field.name: {
+            "choices": [str(choice) for choice in actions[f"--{field.name}"].choices or []],
+            "nargs": actions[f"--{field.name}"].nargs,
+            "default": repr(_default(field)),
         }
-        for option, action in _parser(subcommand)._option_string_actions.items()
+        for field in dataclasses.fields(ARGUMENT_CLASSES[subcommand])
+        if field.init
     }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def package_folder() -> str:
+    """Return where ms-swift is installed."""
+    assert swift.__file__ is not None
+    return str(Path(swift.__file__).parent)
 
 
 def _inexact(subcommand: str, argv: list[str]) -> list[str]:

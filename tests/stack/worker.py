@@ -36,6 +36,7 @@ def _load() -> dict[str, Any]:
         "version": lambda: megatron.core.__version__.split("+")[0],
         "rank_groups": fake_world.rank_groups,
         "options": arguments.options,
+        "package_folder": arguments.package_folder,
         "parse": arguments.parse,
     }
 

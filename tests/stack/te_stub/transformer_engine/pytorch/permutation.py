@@ -30,6 +30,7 @@ def moe_unpermute(
     row_id_map: torch.Tensor,
     merging_probs: torch.Tensor | None = None,
     restore_shape: torch.Size | None = None,
+    pad_offsets: None = None,
 ) -> torch.Tensor:
     """Return each token's rows added up, weighted by [tokens, experts] `merging_probs`."""
     assert restore_shape is not None

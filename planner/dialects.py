@@ -13,8 +13,8 @@ from planner.yaml_files import StrictModel, load_yaml_model
 
 DATA_FOLDER = Path(__file__).parent / "data"
 
-Flags = dict[str, str | list[str]]
-"""Flags of a release, without their dashes, and their values as they are written."""
+Flags = dict[str, ArgValue]
+"""Flags of a release, without their dashes."""
 
 
 class Flag(StrictModel):
@@ -58,7 +58,7 @@ def translate(
     for canonical, value in args.items():
         flag = table.get(canonical, Flag(name=canonical))
         if flag.name is not None:
-            flags[flag.name] = written(not value if flag.inverted else value)
+            flags[flag.name] = not value if flag.inverted else value
     return flags
 
 
@@ -68,19 +68,16 @@ def dropped(args: Mapping[str, ArgValue], dialect: Dialect) -> dict[str, str]:
     return {canonical: why for canonical in args if (why := reasons.get(canonical))}
 
 
-def written(value: ArgValue) -> str | list[str]:
-    """A value as it stands on a command line; a list stays a list of words."""
+def words(value: ArgValue) -> list[str]:
+    """A value as the words that follow its flag on a command line."""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, list) else str(value)
+        return ["true" if value else "false"]
+    return value if isinstance(value, list) else [str(value)]
 
 
-def argv(flags: Mapping[str, str | list[str]]) -> list[str]:
+def argv(flags: Mapping[str, ArgValue]) -> list[str]:
     """The words of a command line: `--flag value`, or `--flag value value ...` for a list."""
-    words: list[str] = []
-    for flag, value in flags.items():
-        words += [f"--{flag}", *(value if isinstance(value, list) else [value])]
-    return words
+    return [word for flag, value in flags.items() for word in (f"--{flag}", *words(value))]
 
 
 class ModelHint(StrictModel):

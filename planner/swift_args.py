@@ -96,6 +96,18 @@ SECTIONS: dict[str, list[str]] = {
 }
 FLAG_ORDER = {flag: place for place, flag in enumerate(chain.from_iterable(SECTIONS.values()))}
 
+# Why a flag has its value, where the recipe does not say it.
+NOTES: dict[str, str] = {
+    "model_type": "the name of the folder does not tell ms-swift",
+    "template": "the name of the folder does not tell ms-swift: check that it is the model's",
+    "check_model": "true asks a model hub, which many clusters cannot reach",
+    "merge_lora": "true writes the whole model with every checkpoint",
+    "sequence_parallel": "a MoE layer with tensor parallelism trains only with it",
+    "gradient_accumulation_fusion": "only with apex",
+    "add_version": "true gives every start another folder, so that nothing can resume",
+    "save_safetensors": "with true and no_save_optim, only Hugging Face weights are written",
+}
+
 
 def in_order(args: Mapping[str, ArgValue]) -> dict[str, ArgValue]:
     """The arguments in the order of `SECTIONS`."""
@@ -109,7 +121,7 @@ def training_args(
     args: dict[str, ArgValue] = {
         "torch_dtype": "bfloat16",
         "finetune": True,
-        "check_model": False,  # true asks a model hub, which many clusters cannot reach
+        "check_model": False,
         "tensor_model_parallel_size": layout.tp,
         "sequence_parallel": layout.sequence_parallel,
         "context_parallel_size": layout.cp,
@@ -120,7 +132,7 @@ def training_args(
         "packing": workload.packing,
         "attention_backend": stack.attention_backend,
         "gradient_accumulation_fusion": stack.apex,
-        "add_version": False,  # true gives every start another folder, so that nothing can resume
+        "add_version": False,
     }
     args |= pipeline_args(layout.split, workload.mtp_num_layers)
     args |= _recompute_args(layout.recompute)
@@ -150,7 +162,7 @@ def _tuner_args(workload: Workload, recipe: Recipe) -> dict[str, ArgValue]:
             "lora_rank": workload.lora_rank,
             "lora_alpha": recipe.lora_alpha,
             "target_modules": ["all-linear"],
-            "merge_lora": False,  # true saves the whole model with every checkpoint
+            "merge_lora": False,
         }
     return args
 

@@ -1,0 +1,65 @@
+"""`moe-convert`: runs the conversions of a run."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from planner.command import run_app
+
+app = typer.Typer(
+    help="Converts weights between Hugging Face's and Megatron-Core's format.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder: it holds run.json.")]
+
+
+@app.command()
+def plan(run_folder: RunFolder) -> None:
+    """Say on how many GPUs the weights of a run are converted, and why."""
+    from convert.sizes import conversion_sizes
+    from planner.run import read_run
+
+    sizes = conversion_sizes(read_run(run_folder))
+    print(f"{sizes.num_nodes} x {sizes.gpus_per_node} GPUs. {sizes.reason}")
+
+
+@app.command("hf-to-mcore")
+def hf_to_mcore(run_folder: RunFolder) -> None:
+    """Convert the weights for training: runs convert_hf_to_mcore.sh."""
+    _run(run_folder, "convert_hf_to_mcore.sh")
+
+
+@app.command("mcore-to-hf")
+def mcore_to_hf(
+    run_folder: RunFolder,
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Default: the newest complete checkpoint.")
+    ] = None,
+) -> None:
+    """Convert a checkpoint back: runs convert_mcore_to_hf.sh."""
+    _run(run_folder, "convert_mcore_to_hf.sh", *([checkpoint.absolute()] if checkpoint else []))
+
+
+def _run(run_folder: Path, script: str, *arguments: Path) -> None:
+    """Becomes a script of the run folder.
+
+    Raises UsageError: those of `read_run`, run.no_script.
+    """
+    from planner.errors import UsageError
+    from planner.run import read_run
+
+    read_run(run_folder)
+    path = run_folder / script
+    if not path.exists():
+        raise UsageError("run.no_script", script=script, path=run_folder)
+    os.execvp("bash", ["bash", str(path), *map(str, arguments)])
+
+
+def main() -> None:
+    """The console command."""
+    run_app(app)

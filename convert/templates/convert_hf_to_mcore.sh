@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Converts the weights of @@name from Hugging Face's to Megatron-Core's format, once, before train.sh.
+# Run it on @@where, as train.sh is run. @@reason
+@@single_process_note
+# DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
+set -euo pipefail
+CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+target=@@target
+gpus=@@world_size gpus_per_node=@@gpus_per_node
+@@single_process_environment
+# shellcheck source=/dev/null
+. ./node_env.sh "$gpus" "$gpus_per_node"
+if [[ -e "$target" ]]; then
+  echo "$target is there already: nothing to do"
+  exit 0
+fi
+
+command=(megatron export
+@@arguments
+)
+@@single_process
+announce "${command[@]}"
+"${command[@]}"
+[[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

@@ -1,0 +1,44 @@
+"""`moe-launch`: writes the scripts of a run again, and runs this node's part."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from planner.command import run_app
+
+app = typer.Typer(
+    help="Runs what `plan --output-dir` wrote.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder: it holds run.json.")]
+
+
+@app.command()
+def render(run_folder: RunFolder) -> None:
+    """Write the scripts of a run folder again, from its run.json."""
+    from launch.run_folder import render_again
+
+    for name in render_again(run_folder):
+        print(run_folder / name)
+
+
+@app.command()
+def train(
+    run_folder: RunFolder,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the command and stop.", envvar="DRY_RUN")
+    ] = False,
+) -> None:
+    """Run this node's part of the training."""
+    from launch.train import train as start
+
+    start(run_folder, dry_run=dry_run)
+
+
+def main() -> None:
+    """The console command."""
+    run_app(app)

@@ -1,0 +1,97 @@
+"""The PAI-DLC job of a run, in the wire form of CreateJob (API version 2020-12-03)."""
+
+import json
+import re
+import shlex
+from typing import Any
+
+from planner.errors import UsageError
+from planner.run import Run
+
+MAX_JOB_BYTES = 65_536  # of the whole request, PAI-DLC's documentation of CreateJob
+MAX_NAME_LENGTH = 256  # the same, DisplayName
+
+
+def job(run: Run, run_folder: str) -> dict[str, Any]:
+    """The request that starts train.sh on every node. What the site does not say is left out.
+
+    `run_folder` is the path of the run folder on the nodes. One JobSpec of workers is right:
+    PAI-DLC makes the first worker the master. It presets NCCL's variables: none is set here.
+    """
+    site, machines = run.site, run.machines
+    request: dict[str, Any] = {
+        "DisplayName": display_name(run),
+        "JobType": "PyTorchJob",
+        "WorkspaceId": site.dlc.workspace_id,
+        "ResourceId": site.dlc.resource_id,
+        "UserCommand": f"bash {shlex.quote(f'{run_folder}/train.sh')}",
+        "Envs": dict(site.env),
+        "JobSpecs": [_worker(run)],
+        "DataSources": [
+            _given(
+                {
+                    "DataSourceId": mount.data_source_id,
+                    "Uri": mount.uri,
+                    "MountPath": mount.mount_path,
+                }
+            )
+            for mount in site.mounts
+        ],
+        "Settings": {"EnableRDMA": machines.num_nodes > 1},
+    }
+    return _given(request)
+
+
+def job_json(run: Run, run_folder: str) -> str:
+    """`job` as text.
+
+    Raises UsageError: dlc.too_large.
+    """
+    text = json.dumps(job(run, run_folder), indent=2, ensure_ascii=True) + "\n"
+    if len(text) > MAX_JOB_BYTES:
+        raise UsageError("dlc.too_large", size=len(text), limit=MAX_JOB_BYTES)
+    return text
+
+
+def missing_of_job(run: Run) -> list[str]:
+    """Keys of the site file that PAI-DLC needs and that were not given."""
+    dlc = run.site.dlc
+    machine = dlc.ecs_spec or (dlc.cpu and dlc.memory)
+    needs = {
+        "image": run.site.image,
+        "dlc.workspace_id": dlc.workspace_id,
+        "dlc.ecs_spec (or dlc.cpu and dlc.memory)": machine,
+    }
+    return [key for key, value in needs.items() if not value]
+
+
+def display_name(run: Run) -> str:
+    """A name that PAI-DLC accepts: letters, digits, underscores, dots and hyphens."""
+    layout = run.plan.layout
+    name = f"{run.model.name}-{run.plan.args['tuner_type']}-{layout.world_size}gpu"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:MAX_NAME_LENGTH]
+
+
+def _worker(run: Run) -> dict[str, Any]:
+    """The nodes: an instance type, or the resources of a quota (all values are strings there)."""
+    dlc = run.site.dlc
+    resources = {
+        "CPU": dlc.cpu,
+        "GPU": str(run.machines.gpus_per_node),
+        "Memory": dlc.memory,
+        "SharedMemory": dlc.shared_memory,
+    }
+    return _given(
+        {
+            "Type": "Worker",
+            "PodCount": run.machines.num_nodes,
+            "Image": run.site.image,
+            "EcsSpec": dlc.ecs_spec,
+            "ResourceConfig": {} if dlc.ecs_spec else _given(resources),
+        }
+    )
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Without empty texts, lists and objects."""
+    return {key: value for key, value in values.items() if value not in ("", [], {})}

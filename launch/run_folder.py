@@ -1,0 +1,98 @@
+"""The run folder: all files of a run, written whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from convert.scripts import hf_to_mcore_sh, mcore_to_hf_sh
+from launch.arguments import check_runnable
+from launch.dlc import job_json
+from launch.readme import readme
+from launch.training import node_env_sh, train_sh, train_yaml
+from planner.errors import UsageError
+from planner.run import Run, read_run
+
+Files = dict[str, str]
+"""Names and contents; those that end in .sh can be run."""
+
+
+def render(run: Run, folder: Path) -> Files:
+    """All files of a run folder but run.json. `folder` is where it lies.
+
+    Raises UsageError: run.needs, run.bad_path, dlc.too_large.
+    """
+    check_runnable(run)
+    on_nodes = run.site.run_folder or str(folder.absolute())
+    files: dict[str, str | None] = {
+        "README.md": readme(run),
+        "convert_hf_to_mcore.sh": hf_to_mcore_sh(run),
+        "train.sh": train_sh(run),
+        "train.yaml": train_yaml(run),
+        "convert_mcore_to_hf.sh": mcore_to_hf_sh(run),
+        "node_env.sh": node_env_sh(run),
+        "job.json": job_json(run, on_nodes),
+    }
+    return {name: text for name, text in files.items() if text is not None}
+
+
+def run_json(run: Run) -> str:
+    """The content of run.json."""
+    return json.dumps(run.to_json(), indent=2) + "\n"
+
+
+def write_run_folder(run: Run, folder: Path) -> Files:
+    """Writes a new run folder and gives its files. It appears whole, by a rename, or not at all.
+
+    Raises UsageError: run.needs, run.bad_path, dlc.too_large, run.folder_exists,
+    run.folder_unwritable.
+    """
+    files = {"run.json": run_json(run), **render(run, folder)}
+    if os.path.lexists(folder):
+        raise UsageError("run.folder_exists", path=folder)
+    partial = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        partial.chmod(0o755)
+        for name, text in files.items():
+            _write(partial / name, text)
+        partial.rename(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    finally:
+        if partial is not None and partial.exists():
+            shutil.rmtree(partial)
+    return files
+
+
+def render_again(folder: Path) -> Files:
+    """Writes the files of an existing run folder again, from its run.json, each whole or not.
+
+    Files that the run no longer has are taken away; others in the folder are left alone.
+    Raises UsageError: those of `read_run` and `render`, run.folder_unwritable.
+    """
+    files = render(read_run(folder), folder)
+    optional = {"convert_hf_to_mcore.sh", "train.yaml"}
+    try:
+        for name, text in files.items():
+            partial = folder / f".{name}.partial"
+            _write(partial, text)
+            partial.replace(folder / name)
+        for name in optional - files.keys():
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return files
+
+
+def _write(path: Path, text: str) -> None:
+    # surrogateescape: a path of the user's need not be UTF-8.
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    path.chmod(0o755 if path.suffix == ".sh" else 0o644)
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    reason = (error.strerror or str(error)).lower()
+    return UsageError("run.folder_unwritable", path=folder, reason=reason)

@@ -1,0 +1,20 @@
+"""Runs a command-line application, so that a user's mistake ends in a sentence, not a traceback."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from planner.errors import PlannerError
+
+
+def run_app(app: typer.Typer) -> NoReturn:
+    """Runs the application and ends the program with its exit status."""
+    try:
+        app()
+    except PlannerError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.fix:
+            print(f"fix: {error.fix}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    sys.exit(0)

@@ -1,7 +1,9 @@
-"""Every sentence that the program says to a user about a mistake or a choice: an id, a text and a way out.
+"""Every sentence that the program says to a user about a mistake or a choice: an id, a text and a
+way out.
 
-Texts are `str.format` templates; `planner.errors` and `planner.plan.Reason` fill in the values. Lower case, no
-trailing dot: they are shown after a prefix and can be translated by replacing this table.
+Texts are `str.format` templates; `planner.errors` and `planner.plan.Reason` fill in the values.
+Lower case, no trailing dot: they are shown after a prefix and can be translated by replacing this
+table.
 """
 
 from dataclasses import dataclass
@@ -9,14 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`text` says what is wrong with which values; `fix` says the nearest thing that works (may be empty)."""
+    """`text` says what is wrong with which values; `fix` says the nearest thing that works (may be
+    empty)."""
 
     text: str
     fix: str = ""
 
 
 MESSAGES: dict[str, Message] = {
-    # -- files that people write -----------------------------------------------------------------------------
+    # -- files that people write
+    # -----------------------------------------------------------------------------
     "file.unreadable": Message(
         "{path} cannot be read: {reason}", "check the path and its permissions"
     ),
@@ -55,10 +59,12 @@ MESSAGES: dict[str, Message] = {
         "{field} must be {allowed}, or absent",
     ),
     "config.inconsistent": Message("{origin}: {equation}", "correct one of the two"),
-    # -- names ------------------------------------------------------------------------------------------------
+    # -- names
+    # ------------------------------------------------------------------------------------------------
     "model.unknown": Message(
-        "model {name!r} is not bundled, not a folder or file here, and not in the local hub caches",
-        "{suggestion}; or give a folder that holds config.json; or allow the network with --allow-download",
+        "model {name} is not bundled, not a folder or file here, and not in the local hub caches",
+        "{suggestion}; or give a folder that holds config.json; or allow the network with
+        --allow-download",
     ),
     "model.download_failed": Message(
         "the config.json of {name} could not be fetched ({reasons})",
@@ -76,5 +82,37 @@ MESSAGES: dict[str, Message] = {
     ),
     "recipe.unknown": Message(
         "recipe {name!r} is not known", "{suggestion}; or give the path of a YAML file"
+    ),
+    # -- runs ------------------------------------------------------------------------------------
+    "run.needs": Message(
+        "scripts need {flags}, which is not given",
+        "--model-path FOLDER-OR-HUB-ID --dataset FILE-OR-HUB-ID, as the nodes see them; "
+        "or a site file",
+    ),
+    "run.bad_path": Message(
+        "{flag} {path!r} cannot stand on a command line",
+        "give a path that is not empty and does not begin with a hyphen, for example ./-name",
+    ),
+    "run.folder_exists": Message(
+        "{path} exists already", "give another --output-dir, or remove it first"
+    ),
+    "run.folder_unwritable": Message(
+        "{path} cannot be written: {reason}", "give another --output-dir"
+    ),
+    "run.not_a_run": Message(
+        "{path} is not the run.json of a run: {reason}", "plan again with --output-dir"
+    ),
+    "run.no_script": Message(
+        "{path} has no {script}",
+        "a run planned with --load direct converts nothing before training; "
+        "moe-launch render writes missing scripts",
+    ),
+    "dlc.too_large": Message(
+        "the PAI-DLC job takes {size} bytes, more than the {limit} that PAI-DLC accepts",
+        "move long values of env to a file on the shared storage",
+    ),
+    "launch.gpus_missing": Message(
+        "this machine has {available} GPUs, the plan wants {wanted} on each of {nodes} nodes:
+        {gpu}", "run this on such a machine, or plan for this one",
     ),
 }

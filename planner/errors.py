@@ -14,7 +14,8 @@ from planner.messages import MESSAGES
 
 
 class PlannerError(Exception):
-    """A message of `planner.messages` with its values; `str()` gives the sentence, `.fix` the way out."""
+    """A message of `planner.messages` with its values; `str()` gives the sentence, `.fix` the way
+    out."""
 
     exit_status = 1
 

@@ -1,4 +1,5 @@
-"""A parallel layout: the sizes of all groups, the pipeline split, the micro-batch and what is recomputed."""
+"""A parallel layout: the sizes of all groups, the pipeline split, the micro-batch and what is
+recomputed."""
 
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ class Recompute:
 
     granularity: str = "none"  # none | selective | full
     method: str | None = None  # uniform | block, with full
-    num_layers: int | None = None  # with full: layers a chunk is checkpointed in (uniform) or that are recomputed (block)
+    num_layers: int | None = None  # with full: of one checkpoint (uniform), of a chunk (block)
     modules: tuple[str, ...] = ()  # with selective
 
     def __str__(self) -> str:
@@ -20,12 +21,16 @@ class Recompute:
         return "none"
 
 
+NO_RECOMPUTE = Recompute()
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineSplit:
     """Which decoder layers each model chunk of each stage holds.
 
-    `chunks[stage][virtual_stage]` is the range (first, end) of 0-based layer ids. The embedding is on the first
-    chunk of the first stage; the head, the loss and MTP on the last chunk of the last stage.
+    `chunks[stage][virtual_stage]` is the range (first, end) of 0-based layer ids. The embedding is
+    on the first chunk of the first stage; the head, the loss and MTP on the last chunk of the last
+    stage.
     """
 
     chunks: tuple[tuple[tuple[int, int], ...], ...]
@@ -65,7 +70,7 @@ class Layout:
     cp: int = 1
     micro_batch_size: int = 1
     global_batch_size: int = 16
-    recompute: Recompute = Recompute()
+    recompute: Recompute = NO_RECOMPUTE
     split: PipelineSplit
     dispatcher: str = "alltoall"
 
@@ -86,5 +91,6 @@ class Layout:
 
     @property
     def sequence_parallel(self) -> bool:
-        """Sequence parallelism goes with tensor parallelism, always (a MoE layer with TP needs it)."""
+        """Sequence parallelism goes with tensor parallelism, always (a MoE layer with TP needs
+        it)."""
         return self.tp > 1

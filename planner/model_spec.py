@@ -1,6 +1,7 @@
 """What a model is, as far as its parameters, memory and arithmetic depend on it.
 
-A `ModelSpec` is made from a Hugging Face config.json by `planner.model_config`; nothing else reads config.json.
+A `ModelSpec` is made from a Hugging Face config.json by `planner.model_config`; nothing else reads
+config.json.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class MultiLatentAttention:
 
     @property
     def qk_head_dim(self) -> int:
-        """Elements of one query or key head: the part without and the part with rotary embedding."""
+        """Elements of one query or key head: the part without and the part with rotary
+        embedding."""
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
 
@@ -64,8 +66,9 @@ class MixtureOfExperts:
 class ModelSpec:
     """A decoder-only language model.
 
-    `moe_layers[i]` says whether decoder layer i is sparse. `mtp_num_layers` is what the checkpoint holds;
-    whether they are trained is the workload's choice. All feed-forward parts are gated (SwiGLU).
+    `moe_layers[i]` says whether decoder layer i is sparse. `mtp_num_layers` is what the checkpoint
+    holds; whether they are trained is the workload's choice. All feed-forward parts are gated
+    (SwiGLU).
     """
 
     name: str

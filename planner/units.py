@@ -1,4 +1,4 @@
-"""Units. Bytes, seconds, FLOPs and tokens inside; this is the one place that names their multiples."""
+"""Multiples of units. Inside, everything is bytes, seconds, FLOPs and tokens."""
 
 KIB = 2**10
 MIB = 2**20

@@ -1,4 +1,5 @@
-"""What is trained: sequence length, batch, tuner and routing. Built from flags; the defaults are assumptions."""
+"""What is trained: sequence length, batch, tuner and routing. Built from flags; the defaults are
+assumptions."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,9 +23,10 @@ class Placement(StrEnum):
 class Workload:
     """A fine-tuning job, independent of any layout.
 
-    `seq_length` is the packing length in tokens; a sample is one pack. `mean_document_tokens` is the mean length of
-    the documents inside a pack (attention is block-diagonal over them); equal to `seq_length` when unknown.
-    `routing_imbalance` is the load of the busiest expert rank over the mean (1.0: balanced).
+    `seq_length` is the packing length in tokens; a sample is one pack. `mean_document_tokens` is
+    the mean length of the documents inside a pack (attention is block-diagonal over them); equal to
+    `seq_length` when unknown. `routing_imbalance` is the load of the busiest expert rank over the
+    mean (1.0: balanced).
     """
 
     seq_length: int = 8192

@@ -1,0 +1,145 @@
+"""Split decoder layers over pipeline stages: solved, not enumerated.
+
+First balance: the cost of the most expensive chunk is the least possible. Then memory: of those
+splits, the one whose fullest stage is least full. Chunk c of C holds the layers after those of
+chunk c-1; chunk c lies on stage c % pp, as Megatron-Core interleaves them (megatron-core 0.16.1,
+megatron/core/transformer/transformer_layer.py: get_transformer_layer_offset).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import inf
+
+from planner.layout import PipelineSplit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitCosts:
+    """What the split balances.
+
+    `first` is the embedding, `last` the final norm, output layer, loss and MTP. A layer's static
+    bytes (weights, gradients, optimizer states) are there once, its activations once for every
+    microbatch in flight on its stage: pp - stage.
+    """
+
+    layer_seconds: tuple[float, ...]
+    first_seconds: float
+    last_seconds: float
+    layer_static_bytes: tuple[float, ...]
+    layer_activation_bytes: tuple[float, ...]
+    first_bytes: float
+    last_bytes: float
+
+
+def split_layers(
+    costs: SplitCosts, num_stages: int, num_virtual_stages: int = 1
+) -> PipelineSplit | None:
+    """The best contiguous split with at least one layer a chunk; None when there are too few
+    layers.
+
+    Shapes: `num_stages * num_virtual_stages` chunks over `len(costs.layer)` layers. Of equal splits
+    the earlier chunks get as few layers as they can.
+    """
+    num_chunks = num_stages * num_virtual_stages
+    num_layers = len(costs.layer_seconds)
+    if num_layers < num_chunks:
+        return None
+    seconds = _Segments(costs.layer_seconds, costs.first_seconds, costs.last_seconds, num_chunks)
+    least, _ = _least_bottleneck(seconds, None, num_chunks, num_layers)
+    fullness = _Segments(
+        costs.layer_static_bytes,
+        costs.first_bytes,
+        costs.last_bytes,
+        num_chunks,
+        (costs.layer_activation_bytes, num_stages),
+    )
+    _, ends = _least_bottleneck(fullness, (seconds, least), num_chunks, num_layers)
+    return _from_ends(ends, num_stages, num_virtual_stages)
+
+
+def even_split(
+    num_layers: int, num_stages: int, num_virtual_stages: int = 1
+) -> PipelineSplit | None:
+    """The split that Megatron-Core makes when nothing is said; None where the layers do not
+    divide."""
+    num_chunks = num_stages * num_virtual_stages
+    if num_layers % num_chunks:
+        return None
+    size = num_layers // num_chunks
+    ends = [size * (chunk + 1) for chunk in range(num_chunks)]
+    return _from_ends(ends, num_stages, num_virtual_stages)
+
+
+def _from_ends(ends: list[int], num_stages: int, num_virtual_stages: int) -> PipelineSplit:
+    bounds = list(zip([0, *ends[:-1]], ends, strict=True))
+    return PipelineSplit(
+        tuple(
+            tuple(bounds[virtual * num_stages + stage] for virtual in range(num_virtual_stages))
+            for stage in range(num_stages)
+        )
+    )
+
+
+class _Segments:
+    """Cost of layers [first, end) as a chunk; `weighted` adds costs once per microbatch in
+    flight."""
+
+    def __init__(
+        self,
+        layer: Sequence[float],
+        first: float,
+        last: float,
+        num_chunks: int,
+        weighted: tuple[Sequence[float], int] | None = None,
+    ) -> None:
+        self._once = [0.0, *accumulate(layer)]
+        per_microbatch, num_stages = weighted or ([0.0] * len(layer), 1)
+        self._weighted = [0.0, *accumulate(per_microbatch)]
+        self._weight = [num_stages - chunk % num_stages for chunk in range(num_chunks)]
+        self._extra = [0.0] * num_chunks
+        self._extra[0] += first
+        self._extra[-1] += last
+
+    def cost(self, chunk: int, first: int, end: int) -> float:
+        """Cost of layers [first, end) as chunk `chunk`."""
+        return (
+            self._once[end]
+            - self._once[first]
+            + self._weight[chunk] * (self._weighted[end] - self._weighted[first])
+            + self._extra[chunk]
+        )
+
+
+_TOLERANCE = 1e-9  # sums of floats in another order differ by less
+
+
+def _least_bottleneck(
+    segments: _Segments, limit: tuple[_Segments, float] | None, num_chunks: int, num_layers: int
+) -> tuple[float, list[int]]:
+    """Least maximum of `segments` over all splits (that keep `limit`), and the ends of the chunks.
+
+    Dynamic programming over (chunk, end): best[end] is the least maximum of the chunks so far.
+    """
+    best = [0.0] + [inf] * num_layers
+    choices: list[list[int]] = []
+    for chunk in range(num_chunks):
+        following = [inf] * (num_layers + 1)
+        choice = [0] * (num_layers + 1)
+        for end in range(chunk + 1, num_layers - (num_chunks - chunk - 1) + 1):
+            for first in range(end - 1, chunk - 1, -1):
+                cost = segments.cost(chunk, first, end)
+                if limit and limit[0].cost(chunk, first, end) > limit[1] * (1 + _TOLERANCE):
+                    break  # costs grow as `first` falls
+                value = max(best[first], cost)
+                if value < following[end] * (1 - _TOLERANCE):
+                    following[end], choice[end] = value, first
+                if cost > following[end]:
+                    break
+        best = following
+        choices.append(choice)
+    ends, end = [], num_layers
+    for choice in reversed(choices):
+        ends.append(end)
+        end = choice[end]
+    return best[num_layers], ends[::-1]

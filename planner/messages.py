@@ -19,8 +19,7 @@ class Message:
 
 
 MESSAGES: dict[str, Message] = {
-    # -- files that people write
-    # -----------------------------------------------------------------------------
+    # -- files that people write -------------------------------------------------------------------
     "file.unreadable": Message(
         "{path} cannot be read: {reason}", "check the path and its permissions"
     ),
@@ -59,12 +58,11 @@ MESSAGES: dict[str, Message] = {
         "{field} must be {allowed}, or absent",
     ),
     "config.inconsistent": Message("{origin}: {equation}", "correct one of the two"),
-    # -- names
-    # ------------------------------------------------------------------------------------------------
+    # -- names ------------------------------------------------------------------------------------
     "model.unknown": Message(
         "model {name} is not bundled, not a folder or file here, and not in the local hub caches",
-        "{suggestion}; or give a folder that holds config.json; or allow the network with
-        --allow-download",
+        "{suggestion}; or give a folder that holds config.json; or allow the "
+        "network with --allow-download",
     ),
     "model.download_failed": Message(
         "the config.json of {name} could not be fetched ({reasons})",
@@ -112,7 +110,8 @@ MESSAGES: dict[str, Message] = {
         "move long values of env to a file on the shared storage",
     ),
     "launch.gpus_missing": Message(
-        "this machine has {available} GPUs, the plan wants {wanted} on each of {nodes} nodes:
-        {gpu}", "run this on such a machine, or plan for this one",
+        "this machine has {available} GPUs, the plan wants {wanted} on each of {nodes} nodes: "
+        "{gpu}",
+        "run this on such a machine, or plan for this one",
     ),
 }

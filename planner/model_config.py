@@ -82,7 +82,7 @@ def _read_fields(
             raise UsageError(
                 "config.unknown_field",
                 origin=origin,
-                field=name,
+                field=shortened(name),
                 value=shortened(config[name]),
                 model_type=model_type,
                 suggestion=suggestion(name, rules),

@@ -11,7 +11,14 @@ from pathlib import Path
 from planner.errors import UsageError
 from planner.model_config import model_spec_from_config
 from planner.model_spec import ModelSpec
-from planner.yaml_files import StrictModel, load_yaml_model, one_line, read_text, suggestion
+from planner.yaml_files import (
+    StrictModel,
+    load_yaml_model,
+    one_line,
+    read_text,
+    shortened,
+    suggestion,
+)
 
 MODELS_FOLDER = Path(__file__).parent / "data" / "models"
 CONFIG_NAME = "config.json"
@@ -175,7 +182,7 @@ def _model_name(name: str, path: Path) -> str:
 def _unknown(name: str) -> UsageError:
     names = [bundled.name for bundled in known_models()]
     hint = suggestion(name.rsplit("/", 1)[-1], names)
-    return UsageError("model.unknown", name=name, suggestion=hint)
+    return UsageError("model.unknown", name=shortened(name), suggestion=hint)
 
 
 def _is_folder(path: Path) -> bool:

@@ -103,7 +103,7 @@ def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -
     mistakes = error.errors(include_url=False, include_context=False)
     first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
     location = first["loc"]
-    key = ".".join(str(part) for part in location) or "the file"
+    key = _key(location)
     if first["type"] == "extra_forbidden":
         hint = suggestion(str(location[-1]), _keys_at(model, location[:-1]))
         return UsageError("file.unknown_key", path=path, key=key, suggestion=hint)
@@ -117,6 +117,12 @@ def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -
         reason=reason[:1].lower() + reason[1:],
         value=shortened(first["input"]),
     )
+
+
+def _key(location: tuple[int | str, ...], limit: int = 100) -> str:
+    """The place of a value in a file, with dots; `the file` for all of it."""
+    key = one_line(".".join(str(part) for part in location)) or "the file"
+    return key if len(key) <= limit else key[: limit - 3] + "..."
 
 
 def _keys_at(model: type[StrictModel], location: tuple[int | str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ A request is {"call": name, "arguments": {...}}, the answer {"result": ...} or {
 Started by `stack.real_stack`, once per megatron-core version: its imports take ten seconds.
 """
 
+import gc
 import json
 import logging
 import os
@@ -29,11 +30,13 @@ def _load() -> dict[str, Any]:
     import megatron.core
 
     cuda_on_cpu.answer_megatron_core()
-    from stack import arguments, fake_world
+    from stack import arguments, fake_world, meaning
 
     logging.disable(logging.WARNING)
+    gc.freeze()  # else every collection walks through all that was imported
     return {
         "version": lambda: megatron.core.__version__.split("+")[0],
+        "meaning": meaning.of_config,
         "rank_groups": fake_world.rank_groups,
         "options": arguments.options,
         "package_folder": arguments.package_folder,

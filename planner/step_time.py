@@ -1,0 +1,222 @@
+"""Seconds of a step: a list of terms, seen from the slowest stage, adding up to the total.
+
+Compute comes from `planner.compute`, collectives from `planner.collectives`, the bubble from
+`planner.schedule`. Nothing overlaps but what `hidden` names: ms-swift 4.6 has no schedule that
+hides expert-parallel communication, and the recipe leaves gradient and parameter overlap off.
+"""
+
+from dataclasses import dataclass
+
+from planner.activations import BF16, FP32, LayerShape
+from planner.cluster import Cluster
+from planner.collectives import Collective, collective_seconds
+from planner.layout import Layout
+from planner.parameters import RankParameters
+from planner.placement import GroupPlacement
+
+# Categories of `step_seconds`, in the order that they are shown.
+CATEGORIES = (
+    "compute",
+    "exposed_tp_communication",
+    "exposed_ep_communication",
+    "exposed_cp_communication",
+    "exposed_pp_communication",
+    "exposed_dp_communication",
+    "pipeline_bubble",
+    "optimizer",
+    "other",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeTerm:
+    """One reason for time in a step: `seconds` is what is seen, `hidden` what something covers."""
+
+    id: str
+    category: str
+    seconds: float
+    hidden: float
+    formula: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """The terms of a step on its slowest stage, and the compute seconds of every stage."""
+
+    terms: tuple[TimeTerm, ...]
+    slowest_stage: int
+    compute_seconds: tuple[float, ...]  # by stage: free communication and no bubble
+
+    @property
+    def total(self) -> float:
+        """Seconds of a step."""
+        return sum(term.seconds for term in self.terms)
+
+    def by_category(self) -> dict[str, float]:
+        """Seconds of every category; they add up to the total."""
+        found = dict.fromkeys(CATEGORIES, 0.0)
+        for term in self.terms:
+            found[term.category] += term.seconds
+        return found
+
+    def hidden(self) -> dict[str, float]:
+        """Seconds that overlap with something else, by term."""
+        return {term.id: term.hidden for term in self.terms if term.hidden}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCommunication:
+    """Exposed and hidden seconds of the collectives of one layer and microbatch."""
+
+    tp: float
+    ep: float
+    cp: float
+    cp_hidden: float
+
+
+class Communication:
+    """Seconds of the collectives of a layout on a cluster."""
+
+    def __init__(self, cluster: Cluster, groups: dict[str, GroupPlacement]) -> None:
+        self._cluster, self._groups = cluster, groups
+
+    def seconds(self, collective: Collective, num_bytes: float, group: str) -> float:
+        """Seconds of one collective of a group."""
+        return collective_seconds(collective, num_bytes, self._groups[group], self._cluster)
+
+    def layer(
+        self, shape: LayerShape, *, recompute_passes: float, attention_seconds: float
+    ) -> LayerCommunication:
+        """Collectives of forward, backward and recomputation of a layer.
+
+        Sequence parallelism: all-gather into and reduce-scatter out of each tensor-parallel block
+        forward; backward the same reversed, and the input gathered again for its weight gradient
+        (Korthikanti et al., arXiv 2205.05198, section 4.2.2). Experts: dispatch and combine are an
+        all-to-all each, forward and backward; with ETP the received rows are gathered and reduced.
+        Context parallelism: keys and values go round the ring while attention runs.
+        """
+        passes = 1 + recompute_passes
+        hidden_bytes = shape.tokens * shape.hidden * BF16
+        gather = self.seconds("all_gather", hidden_bytes, "tp")
+        scatter = self.seconds("reduce_scatter", hidden_bytes, "tp")
+        blocks = 2 if not shape.is_moe or shape.shared_ffn else 1
+        tp = blocks * (passes * (gather + scatter) + 2 * gather + scatter)
+        ep = 0.0
+        if shape.is_moe:
+            rows = shape.sent_rows * shape.hidden * BF16
+            etp = self._groups["etp"].size
+            both = 2 * self.seconds("all_to_all", rows, "ep")
+            both += self.seconds("all_gather", rows * etp, "etp")
+            both += self.seconds("reduce_scatter", rows * etp, "etp")
+            ep = (passes + 1) * both
+        ring = self._groups["cp"].size - 1
+        step = self.seconds("p2p", shape.tokens * shape.keys_and_values * BF16, "cp")
+        cp = ring * step * (passes + 2) if ring else 0.0
+        exposed = max(0.0, cp - attention_seconds)
+        return LayerCommunication(tp=tp, ep=ep, cp=exposed, cp_hidden=cp - exposed)
+
+    def stage_boundary(self, hidden_bytes: float, num_stages: int, chunks: int) -> float:
+        """Receiving and sending activations and gradients of one microbatch, for all chunks."""
+        if num_stages == 1:
+            return 0.0
+        return 2 * chunks * self.seconds("p2p", hidden_bytes, "pp")
+
+    def data_parallel(self, parameters: RankParameters) -> tuple[float, float]:
+        """Reduce-scatter of the fp32 gradients and all-gather of the bf16 parameters of a step."""
+        reduce = gather = 0.0
+        for elements, group in (
+            (parameters.trainable_dense, "dp_cp"),
+            (parameters.trainable_expert, "edp"),
+        ):
+            reduce += self.seconds("reduce_scatter", elements * FP32, group)
+            gather += self.seconds("all_gather", elements * BF16, group)
+        return reduce, gather
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSeconds:
+    """One stage: seconds of a microbatch by cause, and of a step by cause."""
+
+    compute: float
+    tp: float
+    ep: float
+    cp: float
+    cp_hidden: float
+    pp: float
+    reduce_gradients: float
+    gather_parameters: float
+    optimizer: float
+    other: float
+
+    @property
+    def microbatch(self) -> float:
+        """Seconds of one microbatch, forward and backward, with exposed communication."""
+        return self.compute + self.tp + self.ep + self.cp + self.pp
+
+    @property
+    def once(self) -> float:
+        """Seconds after the last microbatch."""
+        return self.reduce_gradients + self.gather_parameters + self.optimizer + self.other
+
+
+def step_time(stages: list[StageSeconds], layout: Layout, pipeline: float) -> StepTime:
+    """The step as its slowest stage sees it; `pipeline` is the time of all microbatches."""
+    number = layout.num_microbatches
+    slowest = max(range(len(stages)), key=lambda index: stages[index].microbatch)
+    stage = stages[slowest]
+    last = max(stages, key=lambda each: each.once)
+    bubble = pipeline - number * stage.microbatch
+    per_microbatch = "microbatches * layers of the slowest stage"
+    terms = (
+        TimeTerm("compute", "compute", number * stage.compute, 0.0, per_microbatch),
+        TimeTerm(
+            "sequence_parallel_collectives",
+            "exposed_tp_communication",
+            number * stage.tp,
+            0.0,
+            per_microbatch,
+        ),
+        TimeTerm(
+            "expert_all_to_all", "exposed_ep_communication", number * stage.ep, 0.0, per_microbatch
+        ),
+        TimeTerm(
+            "context_parallel_ring",
+            "exposed_cp_communication",
+            number * stage.cp,
+            number * stage.cp_hidden,
+            per_microbatch,
+        ),
+        TimeTerm(
+            "stage_boundaries",
+            "exposed_pp_communication",
+            number * stage.pp,
+            0.0,
+            "microbatches * 2 messages * chunks",
+        ),
+        TimeTerm("bubble", "pipeline_bubble", bubble, 0.0, "other stages' passes / vpp"),
+        TimeTerm(
+            "gradient_reduce_scatter",
+            "exposed_dp_communication",
+            last.reduce_gradients,
+            0.0,
+            "4 B * trainable dense over dp*cp, experts over edp",
+        ),
+        TimeTerm(
+            "parameter_all_gather",
+            "exposed_dp_communication",
+            last.gather_parameters,
+            0.0,
+            "2 B * trainable dense over dp*cp, experts over edp",
+        ),
+        TimeTerm("adam", "optimizer", last.optimizer, 0.0, "30 B * optimizer elements / memory"),
+        TimeTerm(
+            "gradient_buffers", "other", last.other, 0.0, "8 B * trainable parameters / memory"
+        ),
+    )
+    return StepTime(
+        terms=terms,
+        slowest_stage=slowest,
+        compute_seconds=tuple(
+            number * each.compute + each.optimizer + each.other for each in stages
+        ),
+    )

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from enum import StrEnum
 from pathlib import Path
 
 from convert.sizes import (
@@ -12,7 +13,7 @@ from convert.sizes import (
 )
 from launch.arguments import Folders, model_args
 from launch.text import comment, fill, shell_words
-from planner.dialects import Dialect, load_dialect, translate, words
+from planner.dialects import load_dialect, translate, words
 from planner.parameters import model_parameters
 from planner.run import Load, Run
 from planner.swift_args import ArgValue, pipeline_args
@@ -36,9 +37,19 @@ if [[ "${{CONVERTER:-megatron}}" == swift ]]; then
 fi"""
 
 
-# Values that a script finds out when it runs, as the shell writes them.
-PARTIAL_TARGET = '"$target.partial"'
-CHECKPOINT = '"$checkpoint"'
+class Direction(StrEnum):
+    """Which way weights are converted; ms-swift's flag for it."""
+
+    TO_MCORE = "to_mcore"
+    TO_HF = "to_hf"
+
+
+class _Found(str):
+    """A value that the script finds out when it runs, as the shell writes it."""
+
+
+PARTIAL_TARGET = _Found('"$target.partial"')
+CHECKPOINT = _Found('"$checkpoint"')
 
 
 def hf_to_mcore_sh(run: Run) -> str | None:
@@ -48,38 +59,64 @@ def hf_to_mcore_sh(run: Run) -> str | None:
     return fill(
         TEMPLATES / "convert_hf_to_mcore.sh",
         target=shlex.quote(Folders(run.site.workspace).mcore),
-        **_common(run, {"to_mcore": True}, {}, single_process=trained_mtp_layers(run) == 0),
+        **_common(run, Direction.TO_MCORE),
     )
 
 
 def mcore_to_hf_sh(run: Run) -> str:
     """The script that converts a checkpoint of training back, with adapters merged."""
     folders = Folders(run.site.workspace)
-    lora = run.plan.args["tuner_type"] == TunerType.LORA
-    args: dict[str, ArgValue] = {"to_hf": True}
-    if lora:
-        args["merge_lora"] = True
-        if run.load is Load.MCORE:
-            args["mcore_model"] = folders.mcore
-    found = {"mcore_adapter" if lora else "mcore_model": CHECKPOINT}
     return fill(
         TEMPLATES / "convert_mcore_to_hf.sh",
         output=shlex.quote(folders.output),
         hf=shlex.quote(folders.hf),
-        **_common(run, args, found, single_process=not lora and trained_mtp_layers(run) == 0),
+        **_common(run, Direction.TO_HF),
     )
 
 
-def _common(
-    run: Run, args: dict[str, ArgValue], found: dict[str, str], *, single_process: bool
-) -> dict[str, object]:
-    """What both templates have in common. `found` are flags with values of the shell."""
-    dialect = load_dialect(run.stack.dialect)
+def has_single_process(run: Run, direction: Direction) -> bool:
+    """Whether `swift export` can convert too: it merges no adapters and knows no MTP layers."""
+    merges = direction is Direction.TO_HF and _is_lora(run)
+    return not merges and trained_mtp_layers(run) == 0
+
+
+def conversion_args(run: Run, direction: Direction, *, single_process: bool) -> dict[str, ArgValue]:
+    """The canonical arguments of `megatron export`, or of `swift export` in a single process."""
+    args: dict[str, ArgValue] = {
+        **model_args(run),
+        direction.value: True,
+        **(_checkpoint_args(run) if direction is Direction.TO_HF else {}),
+        "output_dir": PARTIAL_TARGET,
+        "exist_ok": True,  # what an interrupted conversion left is written over
+        "torch_dtype": "bfloat16",
+    }
+    if single_process:
+        return args
+    mtp_num_layers = trained_mtp_layers(run)
+    split = pipeline_args(conversion_sizes(run).split, mtp_num_layers)
+    args |= {"tensor_model_parallel_size": 1, **split, "check_model": False}
+    return args | ({"mtp_num_layers": mtp_num_layers} if mtp_num_layers else {})
+
+
+def _checkpoint_args(run: Run) -> dict[str, ArgValue]:
+    """What is converted back: a whole model, or an adapter with the model that it belongs to."""
+    if not _is_lora(run):
+        return {"mcore_model": CHECKPOINT}
+    adapter: dict[str, ArgValue] = {"mcore_adapter": CHECKPOINT, "merge_lora": True}
+    if run.load is Load.DIRECT:
+        return adapter
+    return {"mcore_model": Folders(run.site.workspace).mcore, **adapter}
+
+
+def _is_lora(run: Run) -> bool:
+    return run.plan.args["tuner_type"] == TunerType.LORA.value
+
+
+def _common(run: Run, direction: Direction) -> dict[str, object]:
+    """What both templates have in common."""
     sizes = conversion_sizes(run)
-    args = {**model_args(run), **args, "torch_dtype": "bfloat16", "exist_ok": True}
-    found = {**found, "output_dir": PARTIAL_TARGET}
-    of_megatron = {**args, **_parallel_args(run, sizes), "check_model": False}
-    alone = _lines(args, found, dialect, single_process=True)
+    single_process = has_single_process(run, direction)
+    alone = _lines(run, direction, single_process=True)
     gib = math.ceil(sum(model_parameters(run.model).values()) * BYTES_PER_PARAMETER / GIB)
     return {
         "name": comment(run.model.name),
@@ -87,18 +124,11 @@ def _common(
         "reason": sizes.reason,
         "world_size": sizes.world_size,
         "gpus_per_node": sizes.gpus_per_node,
-        "arguments": _lines(of_megatron, found, dialect, single_process=False),
+        "arguments": _lines(run, direction, single_process=False),
         "single_process_note": SINGLE_PROCESS_NOTE.format(gib=gib) if single_process else "",
         "single_process_environment": SINGLE_PROCESS_ENVIRONMENT if single_process else "",
         "single_process": SINGLE_PROCESS.format(arguments=alone) if single_process else "",
     }
-
-
-def _parallel_args(run: Run, sizes: ConversionSizes) -> dict[str, ArgValue]:
-    mtp_num_layers = trained_mtp_layers(run)
-    mtp: dict[str, ArgValue] = {"mtp_num_layers": mtp_num_layers} if mtp_num_layers else {}
-    split = pipeline_args(sizes.split, mtp_num_layers)
-    return {"tensor_model_parallel_size": 1, **split, **mtp}
 
 
 def _where(sizes: ConversionSizes) -> str:
@@ -108,13 +138,12 @@ def _where(sizes: ConversionSizes) -> str:
     return f"{sizes.num_nodes} nodes with {gpus} each"
 
 
-def _lines(
-    args: dict[str, ArgValue], found: dict[str, str], dialect: Dialect, *, single_process: bool
-) -> str:
+def _lines(run: Run, direction: Direction, *, single_process: bool) -> str:
     """A flag a line, for a bash array."""
-    flags = translate(args, dialect, single_process=single_process)
-    names = translate(dict.fromkeys(found, ""), dialect, single_process=single_process)
-    lines = [f"--{flag} {shell_words(words(value))}" for flag, value in flags.items()]
-    lines += [f"--{flag} {value}" for flag, value in zip(names, found.values(), strict=True)]
+    args = conversion_args(run, direction, single_process=single_process)
+    flags = translate(args, load_dialect(run.stack.dialect), single_process=single_process)
     indent = "    " if single_process else "  "
-    return "\n".join(indent + line for line in lines)
+    return "\n".join(
+        f"{indent}--{flag} {value if isinstance(value, _Found) else shell_words(words(value))}"
+        for flag, value in flags.items()
+    )

@@ -50,7 +50,7 @@ def readme(run: Run) -> str:
             f"\n- `{flag}` is left out: {why}"
             for flag, why in dropped(train_args(run), dialect).items()
         ),
-        job="It lacks " + ", ".join(f"`{key}`" for key in missing) + "." if missing else "",
+        job=": give " + ", ".join(f"`{key}`" for key in missing) + " first" if missing else "",
     )
 
 

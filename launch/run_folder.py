@@ -77,7 +77,7 @@ def render_again(folder: Path) -> Files:
     optional = {"convert_hf_to_mcore.sh", "train.yaml"}
     try:
         for name, text in files.items():
-            partial = folder / f".{name}.partial"
+            partial = folder / f".partial.{name}"
             _write(partial, text)
             partial.replace(folder / name)
         for name in optional - files.keys():

@@ -87,13 +87,15 @@ class ModelHint(StrictModel):
     template: str
 
 
-class _ModelHints(StrictModel):
+class ModelHints(StrictModel):
+    """Of one model_type of config.json: the names that ms-swift knows, and hints for all others."""
+
     hints: dict[str, ModelHint]  # by dialect
     known_names: list[str]
 
 
 class _ModelHintsFile(StrictModel):
-    models: dict[str, _ModelHints]  # by the model_type of config.json
+    models: dict[str, ModelHints]  # by the model_type of config.json
 
 
 def model_hint(model_type: str, model_path: str, dialect: str) -> ModelHint | None:
@@ -101,7 +103,7 @@ def model_hint(model_type: str, model_path: str, dialect: str) -> ModelHint | No
 
     `model_type` is the one of the folder's config.json.
     """
-    known = _model_hints().get(model_type)
+    known = model_hints().get(model_type)
     if known is None or model_folder_name(model_path) in known.known_names:
         return None
     return known.hints[dialect]
@@ -119,5 +121,6 @@ def model_folder_name(model_path: str) -> str:
 
 
 @lru_cache
-def _model_hints() -> dict[str, _ModelHints]:
+def model_hints() -> dict[str, ModelHints]:
+    """All hints, by the model_type of config.json."""
     return load_yaml_model(DATA_FOLDER / "model_hints.yaml", _ModelHintsFile).models

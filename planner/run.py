@@ -1,6 +1,7 @@
 """A run: what `launch` and `convert` read. run.json is its JSON."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from planner.plan import Plan
 from planner.recipe import Recipe
 from planner.site import Site
 from planner.stack import Stack
+from planner.swift_args import FLAG_ORDER, ArgValue
 from planner.yaml_files import one_line, shortened
 
 FORMAT_VERSION = "1.0"
@@ -81,9 +83,20 @@ class Run:
                 f"{error.title}: {where}: {first['msg']} ({shortened(first['input'])})"
             )
             raise UsageError("run.not_a_run", path=origin, reason=reason) from None
-        return cls(plan=Plan.from_json(content["plan"]), **parts)
+        try:
+            plan = Plan.from_json(content["plan"])
+            _ARGS.validate_python(plan.args, strict=True)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"plan: {type(error).__name__}: {shortened(str(error))}"
+            raise UsageError("run.not_a_run", path=origin, reason=reason) from None
+        run = cls(plan=plan, **parts)
+        for reason, holds in _PROMISES.items():
+            if not holds(run):
+                raise UsageError("run.not_a_run", path=origin, reason=reason)
+        return run
 
 
+_ARGS: TypeAdapter[dict[str, ArgValue]] = TypeAdapter(dict[str, ArgValue])
 _PARTS: dict[str, TypeAdapter[Any]] = {
     "recipe": TypeAdapter(Recipe),
     "site": TypeAdapter(Site),
@@ -91,6 +104,23 @@ _PARTS: dict[str, TypeAdapter[Any]] = {
     "machines": TypeAdapter(Machines),
     "stack": TypeAdapter(Stack),
     "load": TypeAdapter(Load),
+}
+
+# What scripts rely on, where a file that somebody changed could break it.
+_PROMISES: dict[str, Callable[[Run], bool]] = {
+    "plan.args does not say which tuner it is for": lambda run: (
+        {"tuner_type", "no_save_optim"} <= run.plan.args.keys()
+    ),
+    "plan.args holds a flag that is not known": lambda run: (
+        run.plan.args.keys() <= FLAG_ORDER.keys()
+    ),
+    "the machines have not the plan's number of GPUs": lambda run: (
+        run.machines.num_nodes * run.machines.gpus_per_node == run.plan.layout.world_size > 0
+    ),
+    "the model's layers contradict each other": lambda run: (
+        0 < run.model.num_layers == len(run.model.moe_layers)
+        and (run.model.moe is not None) == any(run.model.moe_layers)
+    ),
 }
 
 

@@ -237,7 +237,8 @@ def layout_string(split: PipelineSplit, mtp_num_layers: int = 0) -> str:
     (transformer/pipeline_parallel_layer_layout.py, the same in 0.16.1 and 0.18.1).
     """
     in_layer_order = [chunk for virtual in zip(*split.chunks, strict=True) for chunk in virtual]
-    parts = [f"t*{end - first}" if end > first else "" for first, end in in_layer_order]
+    sizes = [end - first for first, end in in_layer_order]
+    parts = [f"t*{size}" if size > 1 else "t" * size for size in sizes]
     parts[0] = "E" + parts[0]
     parts[-1] += "m" * mtp_num_layers + "L"
     return "|".join(parts)

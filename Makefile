@@ -1,0 +1,98 @@
+# The targets are described by `make help`. Stamps in .venv and .stacks keep work from being repeated.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+TORCH := 2.13.0
+MEGATRON_CORE := 0.18.1
+MEGATRON_CORE_FOLDER := .stacks/megatron-core-0.18
+OLD_SWIFT := 3.12.6
+
+# Of train-moe. What is given on the command line, NNODES and DRY_RUN too, reaches the scripts.
+MODEL ?= Qwen3-30B-A3B
+NODES = $(or $(NNODES),1)
+GPUS ?= $(shell echo $$((8 * $(NODES))))
+RUN ?= runs/$(notdir $(MODEL))-$(GPUS)gpus
+
+PYTEST_FLAGS ?= -q
+
+.PHONY: help
+help: ## what the targets do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# -- what commands need ------------------------------------------------------------------------
+
+$(VENV)/core: pyproject.toml
+	[[ -x $(BIN)/python ]] || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable .
+	touch $@
+
+$(VENV)/test: $(VENV)/core
+	$(PIP) install torch==$(TORCH)
+	$(PIP) install --editable '.[test]'
+	touch $@
+
+$(MEGATRON_CORE_FOLDER)/installed: | $(VENV)/core
+	$(PIP) install --no-deps --ignore-requires-python --upgrade \
+	  --target $(MEGATRON_CORE_FOLDER) megatron-core==$(MEGATRON_CORE)
+	touch $@
+
+.stacks/wheels/ms_swift-$(OLD_SWIFT)-py3-none-any.whl: | $(VENV)/core
+	$(PIP) download --no-deps --dest .stacks/wheels ms-swift==$(OLD_SWIFT)
+
+.PHONY: stacks
+stacks: $(VENV)/test $(MEGATRON_CORE_FOLDER)/installed .stacks/wheels/ms_swift-$(OLD_SWIFT)-py3-none-any.whl ## install what tests need: the real stack on CPU, about 3 GB
+
+# -- using it ----------------------------------------------------------------------------------
+
+.PHONY: plan
+plan: $(VENV)/core ## set up the planner and print the table of an example
+	$(BIN)/plan --gpus 16 --nodes 2 --model Qwen3-30B-A3B
+
+.PHONY: train-moe
+train-moe: export RUN := $(RUN)
+train-moe: export MODEL := $(MODEL)
+train-moe: export GPUS := $(GPUS)
+train-moe: $(VENV)/core ## plan, or take RUN=folder, and run this node's part: NNODES= MODEL= GPUS= MODEL_PATH= DATASET= DRY_RUN=1
+	@[[ -e "$$RUN/run.json" ]] || $(BIN)/plan --gpus "$$GPUS" --nodes $(NODES) --model "$$MODEL" \
+	  $${MODEL_PATH:+--model-path "$$MODEL_PATH"} $${DATASET:+--dataset "$$DATASET"} --output-dir "$$RUN"
+	@$(BIN)/moe-launch train "$$RUN"
+
+# -- checking it -------------------------------------------------------------------------------
+
+.PHONY: test
+test: stacks ## set up what tests need and run them
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+.PHONY: wheel-test
+wheel-test: $(VENV)/test ## run the tests against the built wheel instead of the checkout
+	rm -rf build dist
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	$(PIP) install --no-deps --target build/installed dist/*.whl
+	PYTHONPATH=$(CURDIR)/build/installed MOE_PLANNER_INSTALLED=$(CURDIR)/build/installed \
+	  $(BIN)/pytest -m 'not stack' $(PYTEST_FLAGS)
+
+.PHONY: test-all
+test-all: test wheel-test ## both
+
+.PHONY: golden
+golden: $(VENV)/test ## write the expected outputs again; review the difference
+	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
+
+.PHONY: lint
+lint: $(VENV)/test ## ruff, and the format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(VENV)/test ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/core ## how long plan takes
+	$(BIN)/python benchmarks/plan_time.py

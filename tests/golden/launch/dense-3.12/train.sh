@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Trains Qwen2.5-7B (full) on 1 node of 8 H100-SXM-80GB.
+#
+# The same file on every node:
+#   one node        bash train.sh
+#   several nodes   NNODES=... NODE_RANK=... MASTER_ADDR=... bash train.sh
+#   PAI-DLC         bash train.sh
+# Flags that follow the name are added at the end and win.
+# DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
+set -euo pipefail
+CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+# shellcheck source=/dev/null
+. ./node_env.sh 8 8
+
+command=(megatron sft
+  # model and weights
+  --model /data/models/Qwen2.5-7B
+  --load mcore
+  --torch_dtype bfloat16
+  --finetune true
+  --check_model false # true asks a model hub, which many clusters cannot reach
+  # what is trained
+  --train_type full
+  # parallel layout
+  --tensor_model_parallel_size 4
+  --sequence_parallel true # a MoE layer with tensor parallelism trains only with it
+  --context_parallel_size 1
+  --pipeline_model_parallel_size 1
+  --use_distributed_optimizer true
+  --overlap_grad_reduce true # gradients are reduced behind the backward pass
+  --overlap_param_gather true # parameters are gathered behind the next forward pass
+  # batch
+  --micro_batch_size 1
+  --global_batch_size 16
+  --max_length 8192
+  --packing true
+  # activation recomputation
+  --recompute_granularity none
+  # kernels
+  --attention_backend flash
+  --cross_entropy_loss_fusion true # the loss without a second copy of the logits in fp32
+  --no_gradient_accumulation_fusion false # only with apex
+  # learning
+  --optimizer adam # ms-swift's default
+  --lr 1e-05 # the recipe of moe-planner
+  --min_lr 1e-06 # the recipe of moe-planner
+  --lr_decay_style cosine # ms-swift's default
+  --lr_warmup_fraction 0.05 # the recipe of moe-planner
+  --max_epochs 3 # the recipe of moe-planner
+  --seed 42 # ms-swift's default
+  # data
+  --dataset /data/train.jsonl
+  --split_dataset_ratio 0.0 # no evaluation split
+  --dataset_num_proc 8 # tokenising with one process, ms-swift's default, keeps all GPUs waiting
+  --load_from_cache_file true # a restart does not tokenise again
+  --num_workers 4 # ms-swift's default
+  # saving, logging and waiting
+  --save output
+  --add_version false # true gives every start another folder, so that nothing can resume
+  --save_interval 200 # the recipe of moe-planner
+  --save_safetensors false # with true and no_save_optim, only Hugging Face weights are written
+  --no_save_optim false # an interrupted run can go on; true saves 12 of the 14 bytes a parameter
+  --no_save_rng false # as no_save_optim
+  --log_interval 1 # a line a step
+  --ddp_timeout 3600 # seconds until a hang is an error, longer than tokenising and saving; unset, it is 208 days
+  "$@"
+)
+announce "${command[@]}"
+[[ -e mcore/latest_checkpointed_iteration.txt ]] ||
+  stop 66 "the weights are not converted yet: run convert_hf_to_mcore.sh first"
+exec "${command[@]}"

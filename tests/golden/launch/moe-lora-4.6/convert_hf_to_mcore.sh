@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Converts the weights of Qwen3-30B-A3B from Hugging Face's to Megatron-Core's format, once, before train.sh.
+# Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 7.5 GiB of weights on each.
+# CONVERTER=swift converts in one process on one node instead, in about 57 GiB of host memory.
+# DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
+set -euo pipefail
+CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+target=/mnt/data/runs/mine/mcore
+gpus=8 gpus_per_node=8
+if [[ "${CONVERTER:-megatron}" == swift ]]; then
+  unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
+  gpus=1 gpus_per_node=1
+fi
+# shellcheck source=/dev/null
+. ./node_env.sh "$gpus" "$gpus_per_node"
+if [[ -e "$target" ]]; then
+  echo "$target is there already: nothing to do"
+  exit 0
+fi
+
+command=(megatron export
+  --model /mnt/data/models/mine
+  --model_type qwen3_moe
+  --template qwen3
+  --to_mcore true
+  --output_dir "$target.partial"
+  --exist_ok true
+  --torch_dtype bfloat16
+  --tensor_model_parallel_size 1
+  --pipeline_model_parallel_size 8
+  --check_model false
+)
+if [[ "${CONVERTER:-megatron}" == swift ]]; then
+  command=(swift export
+    --model /mnt/data/models/mine
+    --model_type qwen3_moe
+    --template qwen3
+    --to_mcore true
+    --output_dir "$target.partial"
+    --exist_ok true
+    --torch_dtype bfloat16
+  )
+fi
+announce "${command[@]}"
+"${command[@]}"
+[[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

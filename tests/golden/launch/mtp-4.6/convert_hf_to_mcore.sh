@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Converts the weights of DeepSeek-V3 from Hugging Face's to Megatron-Core's format, once, before train.sh.
+# Run it on 4 nodes with 8 GPUs each, as train.sh is run. The layers are spread over 32 GPUs, at most 46.5 GiB of weights on each.
+# DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
+set -euo pipefail
+CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+target=mcore
+gpus=32 gpus_per_node=8
+# shellcheck source=/dev/null
+. ./node_env.sh "$gpus" "$gpus_per_node"
+if [[ -e "$target" ]]; then
+  echo "$target is there already: nothing to do"
+  exit 0
+fi
+
+command=(megatron export
+  --model /data/models/DeepSeek-V3
+  --to_mcore true
+  --output_dir "$target.partial"
+  --exist_ok true
+  --torch_dtype bfloat16
+  --tensor_model_parallel_size 1
+  --pipeline_model_parallel_size 32
+  --pipeline_model_parallel_layout 'Et|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t*2|t|tmL'
+  --check_model false
+  --mtp_num_layers 1
+)
+announce "${command[@]}"
+"${command[@]}"
+[[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

@@ -16,6 +16,7 @@ from mcore_bridge import get_mcore_model
 from swift.arguments import ExportArguments
 from swift.megatron.arguments import MegatronExportArguments, MegatronSftArguments
 from swift.megatron.model.utils import get_mcore_model_config
+from swift.megatron.utils import prepare_mcore_model
 from swift.utils.utils import _patch_get_type_hints
 from transformers import AutoConfig, HfArgumentParser
 
@@ -127,15 +128,19 @@ def _build(arguments: Any, answer: dict[str, Any]) -> list[dict[str, Any]]:
     arguments.use_cpu_initialization = False
     config = get_mcore_model_config(arguments, AutoConfig.from_pretrained(arguments.model_dir))
     answer["stage"] = "build"
-    return [_count(model) for model in get_mcore_model(config)]
+    models = get_mcore_model(config)
+    if arguments.tuner_type == "lora":
+        models = [prepare_mcore_model(arguments, model) for model in models]
+    return [_count(model) for model in models]
 
 
 def _count(model: Any) -> dict[str, Any]:
-    parameters = {name: p.numel() for name, p in model.named_parameters()}
-    expert = sum(count for name, count in parameters.items() if ".experts." in name)
-    return {
-        "layers": [layer.layer_number - 1 for layer in model.decoder.layers],
-        "mtp": getattr(model, "mtp", None) is not None,
-        "expert": expert,
-        "total": sum(parameters.values()),
-    }
+    """The decoder layers of a model chunk by id, and its parameters: routed experts' and all."""
+    sizes = {"total": 0, "expert": 0, "trainable_total": 0, "trainable_expert": 0}
+    for name, parameter in model.named_parameters():
+        kinds = ["total", "expert"] if ".experts." in name else ["total"]
+        for kind in kinds:
+            sizes[kind] += parameter.numel()
+            sizes[f"trainable_{kind}"] += parameter.numel() if parameter.requires_grad else 0
+    layers = [layer.layer_number - 1 for layer in model.decoder.layers]
+    return {"layers": layers, "mtp": getattr(model, "mtp", None) is not None, **sizes}

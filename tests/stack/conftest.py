@@ -11,16 +11,16 @@ from stack.real_stack import MEGATRON_CORES, RealStack
 
 
 @pytest.fixture(scope="session")
-def _stacks() -> Iterator[dict[str, RealStack]]:
+def stacks() -> Iterator[dict[str, RealStack]]:
     """All workers, started together: while one is asked, the others import."""
     with ExitStack() as running:
         yield {version: running.enter_context(RealStack(version)) for version in MEGATRON_CORES}
 
 
 @pytest.fixture(scope="session", params=MEGATRON_CORES)
-def stack(request: pytest.FixtureRequest, _stacks: dict[str, RealStack]) -> RealStack:
+def stack(request: pytest.FixtureRequest, stacks: dict[str, RealStack]) -> RealStack:
     """The real stack, under each megatron-core version in turn."""
-    return _stacks[request.param]
+    return stacks[request.param]
 
 
 @pytest.fixture(scope="session")

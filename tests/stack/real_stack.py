@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -21,6 +22,7 @@ MEGATRON_CORES: dict[str, Path | None] = {
 }
 
 Flags = Mapping[str, object]
+Answer = TypeVar("Answer")
 
 
 def python_path(megatron_core: str, *more: Path) -> str:
@@ -37,6 +39,15 @@ def as_argv(flags: Flags) -> list[str]:
         values = value if isinstance(value, list | tuple) else [value]
         argv += [f"--{name}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
     return argv
+
+
+def ask_all(
+    stacks: Mapping[str, "RealStack"], question: Callable[["RealStack"], Answer]
+) -> dict[str, Answer]:
+    """Return the answers of all stacks to a question, by megatron-core version, asked at once."""
+    with ThreadPoolExecutor(len(stacks)) as pool:
+        pending = {version: pool.submit(question, stack) for version, stack in stacks.items()}
+    return {version: answer.result() for version, answer in pending.items()}
 
 
 class StackError(Exception):
@@ -136,11 +147,11 @@ class RealStack:
         answer = self.train(model, world_size, flags, rank=rank)
         return None if answer["ok"] else f"{answer['stage']} {answer['where']}: {answer['error']}"
 
-    def parameters(self, model: Path, world_size: int, flags: Flags, rank: int) -> dict[str, Any]:
-        """Return {"total", "expert", "chunks": [...]} of a rank, counted on its modules."""
+    def build(
+        self, model: Path, world_size: int, flags: Flags, rank: int
+    ) -> tuple[dict[str, Any], ...]:
+        """Return the model chunks that a rank builds: see `stack.arguments`. Raises StackError."""
         answer = self.train(model, world_size, flags, rank=rank)
         if not answer["ok"]:
             raise StackError(f"{answer['stage']} {answer['where']}: {answer['error']}")
-        chunks = answer["chunks"]
-        totals = {name: sum(chunk[name] for chunk in chunks) for name in ("total", "expert")}
-        return {**totals, "chunks": chunks}
+        return tuple(answer["chunks"])

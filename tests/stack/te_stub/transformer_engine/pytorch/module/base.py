@@ -10,6 +10,12 @@ INITIALIZER = Callable[[torch.Tensor], Any]
 PARTITION_DIM = {"column": 0, "row": 1}
 
 
+def divide(numerator: int, denominator: int) -> int:
+    """Return the quotient; like the original, refuse one with a remainder."""
+    assert numerator % denominator == 0, f"{numerator} is not divisible by {denominator}"
+    return numerator // denominator
+
+
 class TransformerEngineBaseModule(nn.Module):
     """A layer with weights [out_features, in_features], split by `parallel_mode` over a group.
 
@@ -34,8 +40,8 @@ class TransformerEngineBaseModule(nn.Module):
         **_: object,
     ) -> None:
         super().__init__()
-        self.in_features = in_features // (tp_size if parallel_mode == "row" else 1)
-        self.out_features = out_features // (tp_size if parallel_mode == "column" else 1)
+        self.in_features = divide(in_features, tp_size if parallel_mode == "row" else 1)
+        self.out_features = divide(out_features, tp_size if parallel_mode == "column" else 1)
         self.use_bias = bias
         self.return_bias = return_bias
         self.sequence_parallel = sequence_parallel and tp_size > 1

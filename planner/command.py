@@ -13,8 +13,6 @@ def run_app(app: typer.Typer) -> NoReturn:
     try:
         app()
     except PlannerError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.fix:
-            print(f"fix: {error.fix}", file=sys.stderr)
+        print("error: " + "; ".join(filter(None, [error.message, error.fix])), file=sys.stderr)
         sys.exit(error.exit_status)
     sys.exit(0)

@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import json
 import os
-import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -63,18 +62,23 @@ class Ran:
     calls: list[Call]
 
 
+def stand_ins(folder: Path) -> Path:
+    """Return a folder for PATH with the stand-ins; they write what they get to its `log`."""
+    folder.mkdir(exist_ok=True)
+    for name in COMMANDS:
+        path = folder / name
+        path.write_text(_STAND_IN.format(python=sys.executable, log=str(folder / "log")))
+        path.chmod(0o755)
+    return folder
+
+
 def run_script(
     script: Path, *arguments: str, env: Mapping[str, str] | None = None, commands: bool = True
 ) -> Ran:
     """Runs a script, unchanged, with the stand-ins in the place of ms-swift."""
-    folder = script.parent.parent / "stand-ins"
+    folder = stand_ins(script.parent.parent / "stand-ins")
     log = folder / "log"
-    folder.mkdir(exist_ok=True)
     log.unlink(missing_ok=True)
-    for name in COMMANDS:
-        path = folder / name
-        path.write_text(_STAND_IN.format(python=sys.executable, log=str(log)))
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
     clean = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
     search = f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin" if commands else "/usr/bin:/bin"
     ran = subprocess.run(

@@ -170,7 +170,9 @@ def test_a_writer_that_is_killed_leaves_no_half_written_folder(tmp_path: Path) -
     runs = tmp_path / "runs"
     draw = random.Random(0)
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, tmp_path / "first", runs], stdout=subprocess.PIPE
+        [sys.executable, "-c", WRITER, tmp_path / "first", runs],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
     ) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()

@@ -42,7 +42,7 @@ class Assumption:
     source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cluster:
     """Equal hosts on a network that is nowhere narrower than their NICs.
 

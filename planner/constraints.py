@@ -5,7 +5,7 @@ the first forward pass, or does nothing with the setting (`forgotten=True`). tes
 rule against the real packages, in both directions.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from planner.cluster import NVLINK, Cluster
 from planner.grids import Grids
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.model_spec import GroupedQueryAttention, ModelSpec
-from planner.placement import place
+from planner.placement import place_group
 from planner.stack import Stack
 from planner.workload import Placement, Workload
 
@@ -240,8 +240,8 @@ def _mtp_available(problem: Problem, sizes: Sizes) -> Values | None:
     return {"mtp": mtp, "available": available} if mtp > available else None
 
 
-def _inside_nvlink(problem: Problem, sizes: Sizes, groups: Iterable[str]) -> Values | None:
-    if problem.workload.placement is Placement.ANY:
+def _inside_nvlink(problem: Problem, sizes: Sizes, group: str, size: int) -> Values | None:
+    if size == 1 or problem.workload.placement is Placement.ANY:
         return None
     if _world_dense(problem, sizes) or _world_expert(problem, sizes):
         return None  # there are no groups to place
@@ -253,20 +253,17 @@ def _inside_nvlink(problem: Problem, sizes: Sizes, groups: Iterable[str]) -> Val
         ep=sizes.ep,
         etp=sizes.etp,
     )
-    placed = place(problem.cluster, grids)
-    for group in groups:
-        if placed[group].size > 1 and placed[group].link_class != NVLINK:
-            size, domain = placed[group].size, problem.cluster.nvlink_domain_size
-            return {"group": group, "size": size, "domain": domain}
-    return None
+    if place_group(problem.cluster, grids, group).link_class == NVLINK:
+        return None
+    return {"group": group, "size": size, "domain": problem.cluster.nvlink_domain_size}
 
 
 def _tp_nvlink(problem: Problem, sizes: Sizes) -> Values | None:
-    return _inside_nvlink(problem, sizes, ("tp",))
+    return _inside_nvlink(problem, sizes, "tp", sizes.tp)
 
 
 def _ep_nvlink(problem: Problem, sizes: Sizes) -> Values | None:
-    return _inside_nvlink(problem, sizes, ("etp_ep",))
+    return _inside_nvlink(problem, sizes, "etp_ep", sizes.etp * sizes.ep)
 
 
 _CORE = "megatron-core 0.16.1, megatron/core"

@@ -1,84 +1,85 @@
 """Evaluate layouts: memory of every stage and seconds of a step.
 
-One `Evaluator` serves a whole search: what depends on few sizes is kept by those sizes, so that
-thousands of layouts a second go through the same terms that a single one does.
+From the outside in, as a search goes: an `Evaluator` serves a problem, a `PipelineView` a grid with
+its split, a `BatchView` a micro-batch on it; that one answers for every choice of recomputation.
+Each level keeps what it decides, so that thousands of layouts a second go through the same terms
+that a single one does.
 """
 
-from typing import Any
+from dataclasses import dataclass, replace
 
-from planner.activations import BF16, LayerActivations, LayerShape, layer_activations, layer_shape
-from planner.compute import Compute, LayerSeconds, PartSeconds, head_flops, layer_flops
+from planner.activations import BF16
+from planner.compute import Compute, head_flops, layer_flops
 from planner.constraints import Problem
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
-from planner.layout import Layout, PipelineSplit
-from planner.memory import StageMemory, StageShape, stage_memory
+from planner.layer_view import GridSizes, LayerCounts, LayerViews
+from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
+from planner.memory import Moment, StageMemory, StageShape, device_used, level_bytes, stage_memory
 from planner.parameters import RankParameters, layer_parts, rank_parameters
 from planner.placement import GroupPlacement, place
 from planner.schedule import in_flight_microbatches, pipeline_seconds
 from planner.split import SplitCosts, split_layers
 from planner.step_time import Communication, StageSeconds, StepTime, step_time
-from planner.workload import TunerType
+
+# A process has a communicator for each of these groups that has more than one rank.
+_COMMUNICATORS = ("tp", "cp", "pp", "ep", "etp", "dp_cp", "edp")
+# When a stage may be at its fullest; only the last stage has a loss.
+_DECISIVE = (Moment.LAYER, Moment.LOSS, Moment.OPTIMIZER)
+_DECISIVE_BEFORE_LAST = (Moment.LAYER, Moment.OPTIMIZER)
 
 
 class Evaluator:
-    """Memory and time of layouts of one problem."""
+    """Memory and time of the layouts of one problem."""
 
     def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-        model, stack = problem.model, problem.stack
-        self._compute = Compute(
-            model, rates(problem.cluster.gpu), launch_seconds(), fused_gradients=stack.apex
+        self.problem = problem
+        self.compute = Compute(
+            problem.model,
+            rates(problem.cluster.gpu),
+            launch_seconds(),
+            fused_gradients=problem.stack.apex,
         )
-        self._lora = problem.workload.tuner_type is TunerType.LORA
-        self._kept: dict[Any, Any] = {}
+        self.layers = LayerViews(problem, self.compute)
+        self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
+        self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
+        self._views: dict[PipelineSplit, SplitView] = {}
+        self._grids: dict[tuple[object, ...], GridView] = {}
 
-    def memory(self, layout: Layout) -> list[StageMemory]:
-        """Memory of every stage's worst rank."""
-        return [self.stage_memory(layout, stage) for stage in range(layout.pp)]
+    def pipeline(self, sizes: GridSizes, split: PipelineSplit) -> "PipelineView":
+        """The view of a grid with a split."""
+        view = self.split_view(split)
+        key = (sizes, view.layers_by_stage)
+        if key not in self._grids:
+            self._grids[key] = GridView(self, sizes, split)
+        return PipelineView(self._grids[key], view)
 
-    def stage_memory(self, layout: Layout, stage: int) -> StageMemory:
-        """Memory of the worst rank of one stage."""
-        problem = self._problem
-        shape = self._stage_shape(layout, stage, 1.0)
-        imbalance = problem.workload.routing_imbalance
-        if imbalance == 1.0 or not problem.model.is_moe:
-            imbalanced = shape
-        else:
-            imbalanced = self._stage_shape(layout, stage, imbalance)
-        groups = self._groups(layout)
-        names = ("tp", "cp", "pp", "ep", "etp", "dp_cp", "edp")
-        return stage_memory(
-            shape,
-            imbalanced,
-            communicators=sum(groups[name].size > 1 for name in names),
-            usable_bytes=problem.cluster.gpu.memory_usable_bytes,
-        )
-
-    def step_time(self, layout: Layout) -> StepTime:
-        """Seconds of a step."""
-        stages = [self._stage_seconds(layout, stage) for stage in range(layout.pp)]
-        pipeline = pipeline_seconds(
-            [stage.microbatch for stage in stages], layout.num_microbatches, layout.vpp
-        )
-        return step_time(stages, layout, pipeline)
-
-    def parameters(self, layout: Layout, stage: int) -> RankParameters:
-        """Parameters of any rank of a stage."""
-        key = ("parameters", layout.tp, layout.ep, layout.etp, layout.split, stage)
-        if key not in self._kept:
-            model, workload = self._problem.model, self._problem.workload
-            self._kept[key] = rank_parameters(model, layout, workload, stage)
-        found: RankParameters = self._kept[key]
-        return found
+    def batch(self, layout: Layout) -> "BatchView":
+        """The view that a layout is evaluated in."""
+        sizes = (layout.tp, layout.cp, layout.pp, layout.ep, layout.etp)
+        return self.pipeline(sizes, layout.split).batch(layout.micro_batch_size)
 
     def split(self, num_stages: int, num_virtual_stages: int) -> PipelineSplit | None:
         """The best split of the layers, solved once for each pair of sizes."""
-        key = ("split", num_stages, num_virtual_stages)
-        if key not in self._kept:
-            self._kept[key] = split_layers(self._split_costs(), num_stages, num_virtual_stages)
-        found: PipelineSplit | None = self._kept[key]
-        return found
+        key = (num_stages, num_virtual_stages)
+        if key not in self._splits:
+            self._splits[key] = split_layers(self._split_costs(), num_stages, num_virtual_stages)
+        return self._splits[key]
+
+    def split_view(self, split: PipelineSplit) -> "SplitView":
+        """Layer counts of a split."""
+        if split not in self._views:
+            self._views[split] = SplitView(self.problem, split)
+        return self._views[split]
+
+    def groups(self, sizes: GridSizes) -> dict[str, GroupPlacement]:
+        """Placement of all groups of a grid."""
+        if sizes not in self._groups:
+            tp, cp, pp, ep, etp = sizes
+            world = self.problem.cluster.num_gpus
+            grids = Grids(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp)
+            self._groups[sizes] = place(self.problem.cluster, grids)
+        return self._groups[sizes]
 
     def model_flops(self) -> float:
         """FLOPs of the forward and backward pass of a step's samples, recomputation apart.
@@ -86,113 +87,124 @@ class Evaluator:
         Megatron-LM's convention since commit 8873b55d6a: causal attention halved, top-k experts,
         output layer included.
         """
-        model, workload = self._problem.model, self._problem.workload
+        model, workload = self.problem.model, self.problem.workload
         tokens, document = workload.seq_length, workload.document_tokens
         sample = head_flops(model, tokens) * (1 + workload.mtp_num_layers)
         kinds = [*model.moe_layers, *[model.moe_layers[-1]] * workload.mtp_num_layers]
         sample += sum(layer_flops(model, is_moe, tokens, document) for is_moe in kinds)
         return 3 * sample * workload.global_batch_size
 
-    def _groups(self, layout: Layout) -> dict[str, GroupPlacement]:
-        key = ("groups", layout.tp, layout.cp, layout.pp, layout.ep, layout.etp)
-        if key not in self._kept:
-            grids = Grids(
-                world_size=layout.world_size,
-                tp=layout.tp,
-                cp=layout.cp,
-                pp=layout.pp,
-                ep=layout.ep,
-                etp=layout.etp,
-            )
-            self._kept[key] = place(self._problem.cluster, grids)
-        found: dict[str, GroupPlacement] = self._kept[key]
+    def _split_costs(self) -> SplitCosts:
+        """Costs of layers without parallelism: only their ratios matter to the split."""
+        model, workload = self.problem.model, self.problem.workload
+        alone: GridSizes = (1, 1, 1, 1, 1)
+        kinds = set(model.moe_layers)
+        communication = Communication(self.problem.cluster, self.groups(alone))
+        views = self.layers.layers(alone, 1, communication).views
+        seconds = {
+            kind: view.seconds.forward + view.seconds.backward for kind, view in views.items()
+        }
+        kept = {
+            kind: view.activations(NO_RECOMPUTE, full=False).saved for kind, view in views.items()
+        }
+        static = {
+            kind: _STATIC_BYTES * sum(part.elements for part in layer_parts(model, kind))
+            for kind in kinds
+        }
+        head = self.compute.head(workload.seq_length, 1)
+        table = model.vocab_size * model.hidden_size * _STATIC_BYTES
+        mtp, last = workload.mtp_num_layers, model.moe_layers[-1]
+        return SplitCosts(
+            layer_seconds=tuple(seconds[kind] for kind in model.moe_layers),
+            first_seconds=0.0,
+            last_seconds=(1 + mtp) * (head.forward + head.backward) + mtp * seconds[last],
+            layer_static_bytes=tuple(static[kind] for kind in model.moe_layers),
+            layer_activation_bytes=tuple(kept[kind] for kind in model.moe_layers),
+            first_bytes=table,
+            last_bytes=table + mtp * static[last],
+        )
+
+
+# bf16 weights, fp32 gradients and, whole, Adam's three fp32 states.
+_STATIC_BYTES = 2 + 4 + 12
+
+
+class SplitView:
+    """A pipeline split: how many layers of each kind the stages hold, MTP's included."""
+
+    def __init__(self, problem: Problem, split: PipelineSplit) -> None:
+        self.split = split
+        self._moe_layers = problem.model.moe_layers
+        self._mtp_num_layers = problem.workload.mtp_num_layers
+        self._counts: dict[tuple[int, bool, int | None], LayerCounts] = {}
+        stages = range(split.num_stages)
+        self.layers_by_stage = tuple(
+            tuple(self.layers(stage, NO_RECOMPUTE).items()) for stage in stages
+        )
+        self.decisive = self._decisive_stages()
+
+    def layers(self, stage: int, recompute: Recompute) -> LayerCounts:
+        """Layers of a stage under a choice of recomputation."""
+        whole = recompute.granularity == "full"
+        block = recompute.num_layers if recompute.method == "block" else None
+        key = (stage, whole, block)
+        if key not in self._counts:
+            self._counts[key] = self._count(stage, whole, block)
+        return self._counts[key]
+
+    def _count(self, stage: int, whole: bool, block: int | None) -> LayerCounts:
+        found: LayerCounts = {}
+        for first, end in self.split.chunks[stage]:
+            recomputed = (end if block is None else min(end, first + block)) if whole else first
+            for layer in range(first, end):
+                kind = (self._moe_layers[layer], layer < recomputed)
+                found[kind] = found.get(kind, 0) + 1
+        if self._mtp_num_layers and stage == self.split.num_stages - 1:
+            kind = (self._moe_layers[-1], whole)
+            found[kind] = found.get(kind, 0) + self._mtp_num_layers
         return found
 
-    def _layer_shape(self, layout: Layout, is_moe: bool, imbalance: float) -> LayerShape:
-        sizes = (layout.tp, layout.cp, layout.ep, layout.etp, layout.micro_batch_size)
-        key = ("shape", sizes, is_moe, imbalance)
-        if key not in self._kept:
-            sequence = -(-self._problem.workload.seq_length // layout.cp)
-            self._kept[key] = layer_shape(
-                self._problem.model,
-                is_moe=is_moe,
-                tokens=layout.micro_batch_size * sequence,
-                sequence=sequence,
-                tp=layout.tp,
-                ep=layout.ep,
-                etp=layout.etp,
-                imbalance=imbalance,
-                lora=self._lora,
-            )
-        found: LayerShape = self._kept[key]
-        return found
+    def _decisive_stages(self) -> tuple[int, ...]:
+        """Stages that can be the fullest: the first of those with as many layers of each kind.
 
-    def _activations(
-        self, layout: Layout, is_moe: bool, imbalance: float, *, full: bool
-    ) -> LayerActivations:
-        sizes = (layout.tp, layout.cp, layout.ep, layout.etp, layout.micro_batch_size)
-        modules = () if full else layout.recompute.modules
-        key = ("activations", sizes, is_moe, imbalance, modules, full)
-        if key not in self._kept:
-            shape = self._layer_shape(layout, is_moe, imbalance)
-            self._kept[key] = layer_activations(shape, layout.recompute, full=full)
-        found: LayerActivations = self._kept[key]
-        return found
+        Of stages with the same layers, an earlier one keeps more microbatches in flight. With
+        block recomputation the chunks must be alike too.
+        """
+        first_of: dict[object, int] = {}
+        last = self.split.num_stages - 1
+        for stage, chunks in enumerate(self.split.chunks):
+            kinds = tuple(self._moe_layers[first:end] for first, end in chunks)
+            first_of.setdefault((stage == 0, stage == last, kinds), stage)
+        return tuple(first_of.values())
 
-    def _layer_seconds(self, layout: Layout, is_moe: bool) -> LayerSeconds:
-        sizes = (layout.tp, layout.cp, layout.ep, layout.etp, layout.micro_batch_size)
-        key = ("layer_seconds", sizes, is_moe)
-        if key not in self._kept:
-            workload = self._problem.workload
-            shape = self._layer_shape(layout, is_moe, workload.routing_imbalance)
-            self._kept[key] = self._compute.layer(
-                shape, layout.tp, layout.ep, workload.document_tokens
-            )
-        found: LayerSeconds = self._kept[key]
-        return found
 
-    def _layers(self, layout: Layout, stage: int) -> dict[tuple[bool, bool], int]:
-        """How many layers of a stage are (sparse, recomputed as a whole), MTP's included."""
-        key = ("layers", layout.split, layout.recompute, stage)
-        if key not in self._kept:
-            model, recompute = self._problem.model, layout.recompute
-            whole = recompute.granularity == "full"
-            block = recompute.num_layers if recompute.method == "block" else None
-            found: dict[tuple[bool, bool], int] = {}
-            for first, end in layout.split.chunks[stage]:
-                for layer in range(first, end):
-                    full = whole and (block is None or layer - first < block)
-                    kind = (model.moe_layers[layer], full)
-                    found[kind] = found.get(kind, 0) + 1
-            if stage == layout.pp - 1 and self._problem.workload.mtp_num_layers:
-                kind = (model.moe_layers[-1], whole)
-                found[kind] = found.get(kind, 0) + self._problem.workload.mtp_num_layers
-            self._kept[key] = found
-        layers: dict[tuple[bool, bool], int] = self._kept[key]
-        return layers
+class GridView:
+    """A grid with so many layers on every stage: parameters and what follows from them."""
 
-    def _stage_shape(self, layout: Layout, stage: int, imbalance: float) -> StageShape:
-        model, workload = self._problem.model, self._problem.workload
-        layers = [
-            (count, full, self._activations(layout, is_moe, imbalance, full=full))
-            for (is_moe, full), count in self._layers(layout, stage).items()
+    def __init__(self, evaluator: Evaluator, sizes: GridSizes, split: PipelineSplit) -> None:
+        problem = evaluator.problem
+        self.evaluator, self.problem, self.sizes = evaluator, problem, sizes
+        tp, cp, pp, ep, etp = sizes
+        world = problem.cluster.num_gpus
+        self.dp, self.edp = world // (tp * cp * pp), world // (etp * ep * pp)
+        self.groups = evaluator.groups(sizes)
+        self.communication = Communication(problem.cluster, self.groups)
+        self.communicators = sum(self.groups[name].size > 1 for name in _COMMUNICATORS)
+        layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
+        self.shapes = [self._shape(layout, stage) for stage in range(pp)]
+        self.static_bytes = [
+            {moment: level_bytes(shape, "pipeline", moment) for moment in _DECISIVE}
+            for shape in self.shapes
         ]
-        partly = layout.recompute.granularity == "selective"
-        shape = self._layer_shape(layout, model.moe_layers[-1], imbalance)
+        self.once = [self._once(shape.parameters) for shape in self.shapes]
+        self.once_seconds = max(stage.once for stage in self.once)
+
+    def _shape(self, layout: Layout, stage: int) -> StageShape:
+        model, workload = self.problem.model, self.problem.workload
         return StageShape(
-            parameters=self.parameters(layout, stage),
+            parameters=rank_parameters(model, layout, workload, stage),
             dense_shards=layout.dp * layout.cp,
             expert_shards=layout.edp,
-            saved_bytes=sum(count * each.saved for count, _, each in layers),
-            checkpointed_layers=sum(
-                count for count, full, each in layers if full or (partly and _checkpoints(layout))
-            ),
-            num_layers=sum(count for count, _, _ in layers),
-            largest=max((each for _, _, each in layers), key=_need),
-            maps_bytes=sum(count * each.maps for count, _, each in layers),
-            in_flight=in_flight_microbatches(layout.pp, layout.vpp, layout.num_microbatches, stage),
-            tokens=shape.tokens,
-            sharded_tokens=shape.sharded_tokens,
             hidden=model.hidden_size,
             vocabulary=model.vocab_size // layout.tp,
             is_last=stage == layout.pp - 1,
@@ -202,91 +214,154 @@ class Evaluator:
             has_experts=model.is_moe,
         )
 
-    def _stage_seconds(self, layout: Layout, stage: int) -> StageSeconds:
-        groups = self._groups(layout)
-        communication = Communication(self._problem.cluster, groups)
-        compute = tp = ep = cp = cp_hidden = 0.0
-        for (is_moe, full), count in self._layers(layout, stage).items():
-            seconds = self._layer_seconds(layout, is_moe)
-            again = seconds.recompute(layout.recompute, full=full)
-            compute += count * (seconds.forward + seconds.backward + again)
-            shape = self._layer_shape(layout, is_moe, 1.0)
-            exchanged = communication.layer(
-                shape,
-                recompute_passes=1.0 if full or "moe" in layout.recompute.modules else 0.0,
-                attention_seconds=seconds.attention.forward + seconds.attention.backward,
+    def _once(self, parameters: RankParameters) -> StageSeconds:
+        compute = self.evaluator.compute
+        reduce, gather = self.communication.data_parallel(parameters)
+        shards = parameters.trainable_dense / (self.dp * self.sizes[1])
+        shards += parameters.trainable_expert / self.edp
+        return StageSeconds(
+            reduce_gradients=reduce,
+            gather_parameters=gather,
+            optimizer=compute.optimizer(shards),
+            other=compute.gradient_housekeeping(parameters.trainable),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineView:
+    """A grid with a pipeline split."""
+
+    grid: GridView
+    split: SplitView
+
+    def batch(self, micro_batch_size: int) -> "BatchView":
+        """The view of a micro-batch size."""
+        return BatchView(self.grid, self.split, micro_batch_size)
+
+
+class BatchView:
+    """A micro-batch on a pipeline; answers for every choice of recomputation."""
+
+    def __init__(self, grid: GridView, split: SplitView, micro_batch_size: int) -> None:
+        self._grid, self._split = grid, split
+        workload, evaluator = grid.problem.workload, grid.evaluator
+        self.num_microbatches = workload.global_batch_size // (micro_batch_size * grid.dp)
+        self._layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
+        self._skewed = workload.routing_imbalance != 1.0 and grid.problem.model.is_moe
+        self._decisive = [
+            (stage, self._shape(stage, imbalanced=self._skewed)) for stage in split.decisive
+        ]
+        self._static = [
+            {
+                moment: grid.static_bytes[stage][moment] + level_bytes(shape, "batch", moment)
+                for moment in (_DECISIVE if shape.is_last else _DECISIVE_BEFORE_LAST)
+            }
+            for stage, shape in self._decisive
+        ]
+        shape = self._layers.any.shape
+        head = evaluator.compute.head(shape.tokens, grid.sizes[0])
+        self._head = (1 + workload.mtp_num_layers) * (head.forward + head.backward)
+        self._boundary = grid.communication.stage_boundary(
+            shape.sharded_tokens * shape.hidden * BF16,
+            split.split.num_stages,
+            split.split.num_virtual_stages,
+        )
+
+    def device_used(self, recompute: Recompute) -> float:
+        """Device memory of the fullest stage, in bytes: what decides fit."""
+        most = 0.0
+        for (stage, shape), static in zip(self._decisive, self._static, strict=True):
+            self._recomputed(shape, stage, recompute, imbalanced=self._skewed)
+            for moment, size in static.items():
+                most = max(most, size + level_bytes(shape, "recompute", moment))
+        return device_used(most, self._grid.communicators)
+
+    def memory(self, recompute: Recompute) -> list[StageMemory]:
+        """Memory of every stage's worst rank, term by term."""
+        found = []
+        for stage in range(self._split.split.num_stages):
+            shape = decisive = self._shape(stage, imbalanced=False)
+            self._recomputed(shape, stage, recompute, imbalanced=False)
+            if self._skewed:
+                decisive = self._shape(stage, imbalanced=True)
+                self._recomputed(decisive, stage, recompute, imbalanced=True)
+            found.append(
+                stage_memory(
+                    shape,
+                    decisive,
+                    communicators=self._grid.communicators,
+                    usable_bytes=self._grid.problem.cluster.gpu.memory_usable_bytes,
+                )
             )
+        return found
+
+    def parameters(self, stage: int) -> RankParameters:
+        """Parameters of any rank of a stage."""
+        return self._grid.shapes[stage].parameters
+
+    def step_seconds(self, recompute: Recompute) -> float:
+        """Seconds of a step."""
+        seconds = [
+            self._boundary
+            + self._layers.microbatch_seconds(self._split.layers(stage, recompute), recompute)
+            for stage in range(self._split.split.num_stages)
+        ]
+        seconds[-1] += self._head
+        return self._pipelined(seconds) + self._grid.once_seconds
+
+    def step_time(self, recompute: Recompute) -> StepTime:
+        """Seconds of a step, term by term."""
+        stages = [self._seconds(stage, recompute) for stage in range(self._split.split.num_stages)]
+        pipelined = self._pipelined([stage.microbatch for stage in stages])
+        return step_time(stages, self.num_microbatches, pipelined)
+
+    def _pipelined(self, stage_seconds: list[float]) -> float:
+        return pipeline_seconds(
+            stage_seconds, self.num_microbatches, self._split.split.num_virtual_stages
+        )
+
+    def _shape(self, stage: int, *, imbalanced: bool) -> StageShape:
+        layer, split = self._layers.any.shape, self._split.split
+        shape = replace(self._grid.shapes[stage])
+        shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
+        shape.in_flight = in_flight_microbatches(
+            split.num_stages, split.num_virtual_stages, self.num_microbatches, stage
+        )
+        shape.transient_bytes = self._layers.transient_bytes(
+            self._split.layers(stage, NO_RECOMPUTE), imbalanced=imbalanced
+        )
+        return shape
+
+    def _recomputed(
+        self, shape: StageShape, stage: int, recompute: Recompute, *, imbalanced: bool
+    ) -> None:
+        """Fill in what recomputation decides."""
+        counts = self._split.layers(stage, recompute)
+        kept = self._layers.stage(counts, recompute, imbalanced=imbalanced)
+        shape.saved_bytes, shape.maps_bytes = kept.saved, kept.maps
+        shape.recomputed_bytes, shape.checkpoint_bytes = kept.recomputed, kept.checkpoint
+        shape.checkpointed_layers = kept.checkpointed_layers
+
+    def _seconds(self, stage: int, recompute: Recompute) -> StageSeconds:
+        compute = tp = ep = cp = cp_hidden = 0.0
+        for (is_moe, full), count in self._split.layers(stage, recompute).items():
+            view = self._layers.views[is_moe]
+            layer = view.seconds
+            again = layer.recompute(recompute, full=full)
+            compute += count * (layer.forward + layer.backward + again)
+            exchanged = view.communication(recomputed=full or "moe" in recompute.modules)
             tp += count * exchanged.tp
             ep += count * exchanged.ep
             cp += count * exchanged.cp
             cp_hidden += count * exchanged.cp_hidden
-        shape = self._layer_shape(layout, self._problem.model.moe_layers[-1], 1.0)
-        if stage == layout.pp - 1:
-            head = self._head(layout, shape.tokens)
-            compute += head.forward + head.backward
-        parameters = self.parameters(layout, stage)
-        reduce, gather = communication.data_parallel(parameters)
-        shards = parameters.trainable_dense / (layout.dp * layout.cp)
-        shards += parameters.trainable_expert / layout.edp
-        hidden_bytes = shape.sharded_tokens * shape.hidden * BF16
-        return StageSeconds(
+        if stage == self._split.split.num_stages - 1:
+            compute += self._head
+        return replace(
+            self._grid.once[stage],
             compute=compute,
             tp=tp,
             ep=ep,
             cp=cp,
             cp_hidden=cp_hidden,
-            pp=communication.stage_boundary(hidden_bytes, layout.pp, layout.vpp),
-            reduce_gradients=reduce,
-            gather_parameters=gather,
-            optimizer=self._compute.optimizer(shards),
-            other=self._compute.gradient_housekeeping(parameters.trainable),
+            pp=self._boundary,
         )
-
-    def _head(self, layout: Layout, tokens: int) -> PartSeconds:
-        head = self._compute.head(tokens, layout.tp)
-        heads = 1 + self._problem.workload.mtp_num_layers
-        return PartSeconds(forward=heads * head.forward, backward=heads * head.backward)
-
-    def _split_costs(self) -> SplitCosts:
-        """Costs of layers on one GPU without parallelism: only their ratios matter to the split."""
-        model, workload = self._problem.model, self._problem.workload
-        one = Layout(world_size=1, split=PipelineSplit((((0, model.num_layers),),)))
-        seconds = {kind: self._layer_seconds(one, kind) for kind in set(model.moe_layers)}
-        kept = {
-            kind: self._activations(one, kind, 1.0, full=False).saved
-            for kind in set(model.moe_layers)
-        }
-        parameters = {kind: self._layer_parameters(kind) for kind in set(model.moe_layers)}
-        head = self._head(one, workload.seq_length)
-        table = model.vocab_size * model.hidden_size * _STATIC_BYTES
-        mtp = workload.mtp_num_layers
-        last = model.moe_layers[-1]
-        return SplitCosts(
-            layer_seconds=tuple(
-                seconds[kind].forward + seconds[kind].backward for kind in model.moe_layers
-            ),
-            first_seconds=0.0,
-            last_seconds=head.forward
-            + head.backward
-            + mtp * (seconds[last].forward + seconds[last].backward),
-            layer_static_bytes=tuple(parameters[kind] * _STATIC_BYTES for kind in model.moe_layers),
-            layer_activation_bytes=tuple(kept[kind] for kind in model.moe_layers),
-            first_bytes=table,
-            last_bytes=table + mtp * parameters[last] * _STATIC_BYTES,
-        )
-
-    def _layer_parameters(self, is_moe: bool) -> int:
-        return sum(part.elements for part in layer_parts(self._problem.model, is_moe))
-
-
-# bf16 weights, fp32 gradients and, whole, Adam's three fp32 states.
-_STATIC_BYTES = 2 + 4 + 12
-
-
-def _need(layer: LayerActivations) -> float:
-    return layer.recomputed + layer.transient
-
-
-def _checkpoints(layout: Layout) -> bool:
-    """Whether a module is recomputed by a checkpoint that keeps its input and its gradient."""
-    return bool({"moe", "mlp"}.intersection(layout.recompute.modules))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from planner.activations import BF16, FP32, LayerActivations
+from planner.activations import BF16, FP32
 from planner.parameters import RankParameters
 from planner.units import GIB, MIB
 
@@ -24,21 +24,18 @@ class Moment(StrEnum):
     OPTIMIZER = "optimizer_step"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StageShape:
-    """What the terms are functions of: one rank of one stage."""
+    """What the terms are functions of: one rank of one stage.
 
+    Filled from the outside in by `planner.evaluate`: first what the grid and the split decide, then
+    what the micro-batch adds, then recomputation.
+    """
+
+    # grid and split
     parameters: RankParameters
     dense_shards: int  # ranks that share the optimizer states of dense parameters: dp*cp
     expert_shards: int  # of routed experts: edp
-    saved_bytes: float  # by all layers of the stage, of one microbatch
-    checkpointed_layers: int  # layers recomputed as a whole or in modules
-    num_layers: int
-    largest: LayerActivations  # the layer that needs most while it runs
-    maps_bytes: float  # routing maps of all layers, of one microbatch
-    in_flight: float  # microbatches whose activations are kept
-    tokens: int
-    sharded_tokens: int
     hidden: int
     vocabulary: int  # on this rank
     is_last: bool
@@ -46,14 +43,30 @@ class StageShape:
     tensor_parallel: bool
     mtp_num_layers: int
     has_experts: bool
+    # micro-batch
+    in_flight: float = 0.0  # microbatches whose activations are kept
+    tokens: int = 0
+    sharded_tokens: int = 0
+    transient_bytes: float = 0.0  # of the layer that needs most for a moment
+    # recomputation
+    saved_bytes: float = 0.0  # by all layers of the stage, of one microbatch
+    recomputed_bytes: float = 0.0  # of the layer that is built again
+    checkpointed_layers: int = 0  # layers that keep an input to be recomputed from
+    checkpoint_bytes: float = 0.0  # of one such input
+    maps_bytes: float = 0.0  # routing maps of all layers, of one microbatch
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryTerm:
-    """One reason for memory; `group` is the column that people see it under."""
+    """One reason for memory.
+
+    `group` is the column that people see it under; `level` what decides its size: the pipeline
+    (grid and split), the batch (micro-batch too) or recomputation.
+    """
 
     id: str
     group: str  # weights | grads | optimizer | acts | dispatch | logits | other
+    level: str  # pipeline | batch | recompute
     moments: frozenset[Moment]
     bytes: Callable[[StageShape], float]
     formula: str
@@ -86,6 +99,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "weights",
         "weights",
+        "pipeline",
         _ALWAYS,
         lambda s: s.parameters.total * BF16,
         "2 B * parameters",
@@ -94,6 +108,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "gradients",
         "grads",
+        "pipeline",
         _ALWAYS,
         lambda s: s.parameters.trainable * FP32,
         "4 B * trainable parameters",
@@ -102,6 +117,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "master_weights",
         "optimizer",
+        "pipeline",
         _ALWAYS,
         lambda s: _shard_elements(s) * FP32,
         "4 B * (dense / (dp*cp) + experts / edp)",
@@ -110,6 +126,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "adam_moments",
         "optimizer",
+        "pipeline",
         _AFTER_FIRST_STEP,
         lambda s: _shard_elements(s) * 2 * FP32,
         "8 B * (dense / (dp*cp) + experts / edp)",
@@ -118,6 +135,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "gemm_workspaces",
         "other",
+        "pipeline",
         _AFTER_FIRST_STEP,
         lambda s: CUBLAS_WORKSPACE_BYTES * (1 + GROUPED_GEMM_WORKSPACES * s.has_experts),
         "32 MiB, five times with experts",
@@ -126,6 +144,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "saved_activations",
         "acts",
+        "recompute",
         _RUNNING,
         lambda s: s.in_flight * s.saved_bytes,
         "microbatches in flight * sum over layers of what each keeps",
@@ -134,6 +153,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "stage_inputs",
         "acts",
+        "batch",
         _RUNNING,
         lambda s: (s.in_flight + (1 if s.num_stages > 1 else 0)) * _hidden_states(s),
         "(microbatches in flight + 1) * 2 B * tokens/tp * hidden",
@@ -142,6 +162,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "stage_gradients",
         "acts",
+        "batch",
         frozenset({Moment.LAYER}),
         lambda s: 2 * _hidden_states(s) if s.num_stages > 1 else 0,
         "2 * 2 B * tokens/tp * hidden",
@@ -150,30 +171,34 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "recomputed_layer",
         "acts",
+        "recompute",
         frozenset({Moment.LAYER}),
-        lambda s: s.largest.recomputed,
+        lambda s: s.recomputed_bytes,
         "what one layer gave up, built again",
         "mc/tensor_parallel/random.py: CheckpointFunction.backward",
     ),
     MemoryTerm(
         "checkpoint_gradients",
         "acts",
+        "recompute",
         frozenset({Moment.LAYER}),
-        lambda s: max(0, s.checkpointed_layers - 1) * s.largest.checkpoint,
+        lambda s: max(0, s.checkpointed_layers - 1) * s.checkpoint_bytes,
         "(checkpointed layers - 1) * 2 B * tokens/tp * hidden",
         "trace: mc/tensor_parallel/random.py:630, alive until the microbatch's graph is freed",
     ),
     MemoryTerm(
         "kept_graph",
         "acts",
+        "recompute",
         frozenset({Moment.STEADY, Moment.OPTIMIZER}),
-        lambda s: 2 * s.checkpointed_layers * s.largest.checkpoint + s.maps_bytes,
+        lambda s: 2 * s.checkpointed_layers * s.checkpoint_bytes + s.maps_bytes,
         "2 * checkpointed layers * 2 B * tokens/tp * hidden + routing maps",
         "trace: inputs and gradients of the last microbatch's checkpoints, alive between steps",
     ),
     MemoryTerm(
         "kept_maps",
         "acts",
+        "recompute",
         _RUNNING,
         lambda s: s.maps_bytes if s.checkpointed_layers else 0,
         "routing maps of all checkpointed layers",
@@ -182,14 +207,16 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "dispatch_buffers",
         "dispatch",
+        "batch",
         frozenset({Moment.LAYER}),
-        lambda s: s.largest.transient,
+        lambda s: s.transient_bytes,
         "2 B * hidden * (rows sent + 3 * rows received), or the gradients at the activation",
         "planner/activations.py: transients",
     ),
     MemoryTerm(
         "logits_bf16",
         "logits",
+        "batch",
         frozenset({Moment.LOSS}),
         lambda s: _logits(s) * BF16,
         "2 B * tokens * vocabulary/tp",
@@ -198,6 +225,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "logits_fp32",
         "logits",
+        "batch",
         frozenset({Moment.LOSS}),
         lambda s: _logits(s) * 2 * FP32,
         "2 * 4 B * tokens * vocabulary/tp",
@@ -206,6 +234,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "mtp_softmax",
         "logits",
+        "batch",
         frozenset({Moment.LOSS}),
         lambda s: _logits(s) * FP32 * s.mtp_num_layers,
         "4 B * tokens * vocabulary/tp * MTP layers",
@@ -214,6 +243,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "head_inputs",
         "logits",
+        "batch",
         frozenset({Moment.LOSS}),
         lambda s: (3 * _hidden_states(s) + _gathered(s)) if s.is_last else 0,
         "3 * 2 B * tokens/tp * hidden, and with TP the gathered tokens",
@@ -225,6 +255,14 @@ TERMS: tuple[MemoryTerm, ...] = (
 def _gathered(s: StageShape) -> float:
     return s.tokens * s.hidden * BF16 if s.tensor_parallel else 0.0
 
+
+_BYTES_AT = {
+    (level, moment): tuple(
+        term.bytes for term in TERMS if term.level == level and moment in term.moments
+    )
+    for level in ("pipeline", "batch", "recompute")
+    for moment in Moment
+}
 
 # Reserved over allocated at the peak, with expandable segments: 0.1 to 1.7 % on 18 rows of real
 # ranks (2026-11-24); the largest, since a job dies of the worst.
@@ -254,7 +292,21 @@ class StageMemory:
     usable: int
 
 
-def moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
+def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:
+    """Bytes of the terms of one level that are alive at a moment."""
+    total = 0.0
+    for size in _BYTES_AT[level, moment]:
+        total += size(shape)
+    return total
+
+
+def device_used(allocated_bytes: float, communicators: int) -> float:
+    """Device memory that a process takes with so many bytes allocated at its peak."""
+    reserved = allocated_bytes * (1 + ALLOCATOR_RESERVE_FRACTION)
+    return reserved + CUDA_CONTEXT_BYTES + communicators * ASSUMED_NCCL_COMMUNICATOR_BYTES
+
+
+def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
     """Bytes of every term by moment."""
     found: dict[Moment, dict[str, int]] = {moment: {} for moment in Moment}
     for term in TERMS:
@@ -274,16 +326,14 @@ def stage_memory(
 
     Fit is decided on `device_used`: reserved memory at that imbalance, the CUDA context and NCCL.
     """
-    alive = moments(shape)
+    alive = _moments(shape)
     totals = {moment: sum(terms.values()) for moment, terms in alive.items()}
     running = [moment for moment in (Moment.LAYER, Moment.LOSS) if moment in totals]
     peak_moment = max((*running, Moment.OPTIMIZER), key=totals.__getitem__)
     peak = totals[peak_moment]
     at_imbalance = peak
     if imbalanced is not shape:
-        at_imbalance = max(sum(terms.values()) for terms in moments(imbalanced).values())
-    reserved = round(at_imbalance * (1 + ALLOCATOR_RESERVE_FRACTION))
-    overhead = CUDA_CONTEXT_BYTES + communicators * ASSUMED_NCCL_COMMUNICATOR_BYTES
+        at_imbalance = max(sum(terms.values()) for terms in _moments(imbalanced).values())
     return StageMemory(
         terms=alive[peak_moment],
         peak_moment=peak_moment,
@@ -293,7 +343,7 @@ def stage_memory(
         peak_optimizer_step=totals[Moment.OPTIMIZER],
         peak_allocated=peak,
         peak_allocated_at_imbalance=at_imbalance,
-        peak_reserved=reserved,
-        device_used=reserved + overhead,
+        peak_reserved=round(at_imbalance * (1 + ALLOCATOR_RESERVE_FRACTION)),
+        device_used=round(device_used(at_imbalance, communicators)),
         usable=usable_bytes,
     )

@@ -28,10 +28,13 @@ class GroupPlacement:
 
 def place(cluster: Cluster, grids: Grids) -> dict[str, GroupPlacement]:
     """The placement of every group of `planner.grids.GROUP_AXES`, by its name."""
-    return {
-        name: _place(cluster, grids.world_size, tuple(grids.axis(axis) for axis in axes))
-        for name, axes in GROUP_AXES.items()
-    }
+    return {name: place_group(cluster, grids, name) for name in GROUP_AXES}
+
+
+def place_group(cluster: Cluster, grids: Grids, name: str) -> GroupPlacement:
+    """The placement of the groups of one name."""
+    axes = tuple(grids.axis(axis) for axis in GROUP_AXES[name])
+    return _place(cluster, grids.world_size, axes)
 
 
 def link_class(cluster: Cluster, ranks: Iterable[int]) -> str:

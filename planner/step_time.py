@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from planner.activations import BF16, FP32, LayerShape
 from planner.cluster import Cluster
 from planner.collectives import Collective, collective_seconds
-from planner.layout import Layout
 from planner.parameters import RankParameters
 from planner.placement import GroupPlacement
 
@@ -137,16 +136,16 @@ class Communication:
 class StageSeconds:
     """One stage: seconds of a microbatch by cause, and of a step by cause."""
 
-    compute: float
-    tp: float
-    ep: float
-    cp: float
-    cp_hidden: float
-    pp: float
     reduce_gradients: float
     gather_parameters: float
     optimizer: float
     other: float
+    compute: float = 0.0
+    tp: float = 0.0
+    ep: float = 0.0
+    cp: float = 0.0
+    cp_hidden: float = 0.0
+    pp: float = 0.0
 
     @property
     def microbatch(self) -> float:
@@ -159,9 +158,9 @@ class StageSeconds:
         return self.reduce_gradients + self.gather_parameters + self.optimizer + self.other
 
 
-def step_time(stages: list[StageSeconds], layout: Layout, pipeline: float) -> StepTime:
+def step_time(stages: list[StageSeconds], num_microbatches: int, pipeline: float) -> StepTime:
     """The step as its slowest stage sees it; `pipeline` is the time of all microbatches."""
-    number = layout.num_microbatches
+    number = num_microbatches
     slowest = max(range(len(stages)), key=lambda index: stages[index].microbatch)
     stage = stages[slowest]
     last = max(stages, key=lambda each: each.once)

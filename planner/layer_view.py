@@ -1,0 +1,202 @@
+"""One layer kind under some sizes: its shape, activations, compute and collectives, kept once."""
+
+from dataclasses import dataclass, field
+
+from planner.activations import LayerActivations, LayerShape, layer_activations, layer_shape
+from planner.compute import Compute, LayerSeconds
+from planner.constraints import Problem
+from planner.layout import NO_RECOMPUTE, Recompute
+from planner.step_time import Communication, LayerCommunication
+from planner.workload import TunerType
+
+GridSizes = tuple[int, int, int, int, int]  # tp, cp, pp, ep, etp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerView:
+    """A sparse or dense layer of one microbatch on one rank.
+
+    `imbalanced` is the shape at the workload's routing imbalance, which decides fit and time;
+    `shape` is the balanced one.
+    """
+
+    shape: LayerShape
+    imbalanced: LayerShape
+    seconds: LayerSeconds
+    _communication: Communication
+    _activations: dict[tuple[object, ...], LayerActivations] = field(default_factory=dict)
+    _exchanged: dict[bool, LayerCommunication] = field(default_factory=dict)
+    _seconds: dict[bool | tuple[str, ...], float] = field(default_factory=dict)
+
+    def activations(
+        self, recompute: Recompute, *, full: bool, imbalanced: bool = False
+    ) -> LayerActivations:
+        """What the layer keeps; `full` says that this layer is checkpointed as a whole."""
+        key = (full or recompute.modules, imbalanced)
+        found = self._activations.get(key)
+        if found is None:
+            shape = self.imbalanced if imbalanced else self.shape
+            found = self._activations[key] = layer_activations(shape, recompute, full=full)
+        return found
+
+    def microbatch_seconds(self, recompute: Recompute, *, full: bool) -> float:
+        """Seconds of forward, backward and recomputation, with exposed communication."""
+        key = full or recompute.modules
+        found = self._seconds.get(key)
+        if found is None:
+            exchanged = self.communication(recomputed=full or "moe" in recompute.modules)
+            found = self.seconds.forward + self.seconds.backward
+            found += self.seconds.recompute(recompute, full=full)
+            found += exchanged.tp + exchanged.ep + exchanged.cp
+            self._seconds[key] = found
+        return found
+
+    def communication(self, *, recomputed: bool) -> LayerCommunication:
+        """Its collectives; `recomputed` says whether the forward ones are run twice."""
+        found = self._exchanged.get(recomputed)
+        if found is None:
+            attention = self.seconds.attention
+            found = self._exchanged[recomputed] = self._communication.layer(
+                self.shape,
+                recompute_passes=float(recomputed),
+                attention_seconds=attention.forward + attention.backward,
+            )
+        return found
+
+
+LayerCounts = dict[tuple[bool, bool], int]  # by (sparse, recomputed as a whole)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageActivations:
+    """What recomputation decides for the layers of a stage and one microbatch, in bytes."""
+
+    saved: float
+    maps: float
+    recomputed: float  # of the layer that gives up most
+    checkpoint: float  # of one input that a layer is recomputed from
+    checkpointed_layers: int
+
+
+class LayerSet:
+    """The sparse and the dense layer under some sizes."""
+
+    def __init__(self, views: dict[bool, LayerView]) -> None:
+        self.views = views
+        self._activations: dict[tuple[object, ...], StageActivations] = {}
+
+    @property
+    def any(self) -> LayerView:
+        """Either, for the sizes that both have: tokens and hidden size."""
+        return next(iter(self.views.values()))
+
+    def stage(
+        self, counts: LayerCounts, recompute: Recompute, *, imbalanced: bool
+    ) -> StageActivations:
+        """Activations of so many layers."""
+        key = (*counts.items(), recompute.modules, imbalanced)
+        found = self._activations.get(key)
+        if found is None:
+            found = self._activations[key] = self._stage(counts, recompute, imbalanced)
+        return found
+
+    def _stage(
+        self, counts: LayerCounts, recompute: Recompute, imbalanced: bool
+    ) -> StageActivations:
+        partly = bool({"moe", "mlp"}.intersection(recompute.modules))
+        layers = [
+            (
+                count,
+                full or partly,
+                self.views[is_moe].activations(recompute, full=full, imbalanced=imbalanced),
+            )
+            for (is_moe, full), count in counts.items()
+        ]
+        return StageActivations(
+            saved=sum(count * kept.saved for count, _, kept in layers),
+            maps=sum(count * kept.maps for count, _, kept in layers),
+            recomputed=max(kept.recomputed for _, _, kept in layers),
+            checkpoint=max(kept.checkpoint for _, _, kept in layers),
+            checkpointed_layers=sum(count for count, checkpointed, _ in layers if checkpointed),
+        )
+
+    def transient_bytes(self, counts: LayerCounts, *, imbalanced: bool) -> float:
+        """What the neediest of these layers takes for a moment."""
+        kinds = {is_moe for is_moe, _ in counts}
+        return max(
+            view.activations(NO_RECOMPUTE, full=False, imbalanced=imbalanced).transient
+            for kind, view in self.views.items()
+            if kind in kinds
+        )
+
+    def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> float:
+        """Seconds of these layers, forward and backward, with exposed communication."""
+        return sum(
+            count * self.views[is_moe].microbatch_seconds(recompute, full=full)
+            for (is_moe, full), count in counts.items()
+        )
+
+
+class LayerViews:
+    """The layers of a problem, by the sizes that they depend on."""
+
+    def __init__(self, problem: Problem, compute: Compute) -> None:
+        self._problem, self._compute = problem, compute
+        self._lora = problem.workload.tuner_type is TunerType.LORA
+        self._kept: dict[tuple[int, ...], LayerSet] = {}
+
+    def layers(
+        self, sizes: GridSizes, micro_batch_size: int, communication: Communication
+    ) -> LayerSet:
+        """The layers of a grid and a micro-batch size."""
+        key = (*sizes, micro_batch_size)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = LayerSet(
+                {
+                    kind: self._make(sizes, micro_batch_size, kind, communication)
+                    for kind in sorted(set(self._problem.model.moe_layers))
+                }
+            )
+        return found
+
+    def _make(
+        self,
+        sizes: GridSizes,
+        micro_batch_size: int,
+        is_moe: bool,
+        communication: Communication,
+    ) -> LayerView:
+        tp, _, _, ep, _ = sizes
+        workload = self._problem.workload
+        balanced = self._shape(sizes, micro_batch_size, is_moe, 1.0)
+        imbalanced = balanced
+        if is_moe and workload.routing_imbalance != 1.0:
+            imbalanced = self._shape(sizes, micro_batch_size, is_moe, workload.routing_imbalance)
+        return LayerView(
+            shape=balanced,
+            imbalanced=imbalanced,
+            seconds=self._compute.layer(imbalanced, tp, ep, workload.document_tokens),
+            _communication=communication,
+        )
+
+    def _shape(
+        self,
+        sizes: GridSizes,
+        micro_batch_size: int,
+        is_moe: bool,
+        imbalance: float,
+    ) -> LayerShape:
+        tp, cp, _, ep, etp = sizes
+        sequence = -(-self._problem.workload.seq_length // cp)
+        return layer_shape(
+            self._problem.model,
+            is_moe=is_moe,
+            tokens=micro_batch_size * sequence,
+            sequence=sequence,
+            tp=tp,
+            ep=ep,
+            etp=etp,
+            imbalance=imbalance,
+            lora=self._lora,
+        )

@@ -1,0 +1,295 @@
+"""Enumerate every layout, refuse what is illegal, evaluate the rest, rank what fits.
+
+Sizes go from the grid inwards (TP, CP, PP, EP, ETP; VPP; recomputation; micro-batch), so that a
+broken rule refuses a whole subtree; its leaves are counted under the rule. The pipeline split is
+solved for each PP and VPP.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from planner.constraints import LEVELS, Problem, Rule, Sizes, Violation, rules_for
+from planner.evaluate import Evaluator
+from planner.layer_view import GridSizes
+from planner.layout import NO_RECOMPUTE, Layout, Recompute
+from planner.model_spec import GroupedQueryAttention, ModelSpec
+from planner.verdict import Verdict, verdict
+
+LARGEST_MICRO_BATCH_SIZE = 8  # longer packs do the same with less padding
+LARGEST_VIRTUAL_PIPELINE_SIZE = 8
+
+FULL_RECOMPUTE = Recompute(granularity="full", method="uniform", num_layers=1)
+
+
+def recompute_ladder(model: ModelSpec, layers_per_chunk: int, wanted: str) -> list[Recompute]:
+    """Choices of recomputation from none to all, those that save memory at growing cost.
+
+    core_attn is not among them: fused attention keeps nothing that it could give up. `wanted` is
+    the workload's recompute: auto, none, selective or full.
+    """
+    norms = ("layernorm",) if model.is_moe else ()
+    latent = () if isinstance(model.attention, GroupedQueryAttention) else ("mla_up_proj",)
+    modules: list[tuple[str, ...]] = []
+    if model.is_moe:
+        modules += [("moe_act",), (*norms, "moe_act"), (*norms, *latent, "moe_act")]
+        modules += [(*norms, *latent, "moe")]
+    else:
+        modules += [(*latent, "mlp")]
+    ladder = {"none": [NO_RECOMPUTE]}
+    ladder["selective"] = [
+        Recompute(granularity="selective", modules=each) for each in dict.fromkeys(modules)
+    ]
+    half = layers_per_chunk // 2
+    blocks = [Recompute(granularity="full", method="block", num_layers=half)] if half else []
+    ladder["full"] = [*blocks, FULL_RECOMPUTE]
+    if wanted != "auto":
+        return ladder[wanted]
+    return [step for steps in ladder.values() for step in steps]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A legal layout with what ranks it."""
+
+    layout: Layout
+    verdict: Verdict
+    step_seconds: float
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sort key: what fits, then speed, then the plainer layout."""
+        layout = self.layout
+        plainness = (layout.vpp, layout.etp, layout.cp, layout.tp, layout.pp, layout.ep)
+        recompute = (layout.recompute.granularity, layout.recompute.modules)
+        return (
+            self.verdict.order,
+            round(self.step_seconds, 9),
+            *plainness,
+            layout.micro_batch_size,
+            *recompute,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """How many layouts a rule refused, and one of them."""
+
+    count: int
+    example: Sizes
+    violation: Violation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """`ranked` holds the best layout of every grid that fits; the nearest miss when none does."""
+
+    enumerated: int
+    legal: int
+    fitting: int
+    rejected: dict[str, Rejection]
+    ranked: list[Candidate]
+    nearest_miss: Layout | None
+
+
+class _Tally:
+    """Counts of a search."""
+
+    def __init__(self) -> None:
+        self.enumerated = self.legal = self.fitting = 0
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, tuple[Sizes, Violation]] = {}
+        self.least_over: tuple[float, Sizes] | None = None
+
+    def missed(self, used: float, sizes: Sizes, size: int, recompute: Recompute) -> None:
+        if self.least_over is None or used < self.least_over[0]:
+            chosen = replace(sizes, micro_batch_size=size, recompute=recompute)
+            self.least_over = (used, chosen)
+
+
+def search(evaluator: Evaluator) -> SearchResult:
+    """All layouts of a problem, ranked by tokens per second; deterministic."""
+    problem = evaluator.problem
+    tally = _Tally()
+    best: dict[GridSizes, Candidate] = {}
+    for sizes, micro_batches, recomputes in _legal(evaluator, tally):
+        grid = (sizes.tp, sizes.cp, sizes.pp, sizes.ep, sizes.etp)
+        for candidate in _candidates(evaluator, grid, sizes, micro_batches, recomputes, tally):
+            if grid not in best or candidate.order < best[grid].order:
+                best[grid] = candidate
+    return SearchResult(
+        enumerated=tally.enumerated,
+        legal=tally.legal,
+        fitting=tally.fitting,
+        rejected={
+            rule_id: Rejection(count=tally.counts[rule_id], example=sizes, violation=violation)
+            for rule_id, (sizes, violation) in tally.examples.items()
+        },
+        ranked=sorted(best.values(), key=lambda candidate: candidate.order),
+        nearest_miss=as_layout(problem, tally.least_over[1]) if tally.least_over else None,
+    )
+
+
+def _candidates(
+    evaluator: Evaluator,
+    grid: GridSizes,
+    sizes: Sizes,
+    micro_batches: list[int],
+    recomputes: list[Recompute],
+    tally: _Tally,
+) -> Iterator[Candidate]:
+    """What fits of one pipeline: for every micro-batch the fastest recomputation of each verdict.
+
+    Memory never falls as the micro-batch grows (tests hold it), so that once a choice of
+    recomputation exceeds the GPU, larger micro-batches are not evaluated.
+    """
+    problem = evaluator.problem
+    assert sizes.split is not None
+    pipeline = evaluator.pipeline(grid, sizes.split)
+    usable = problem.cluster.gpu.memory_usable_bytes
+    tally.legal += len(micro_batches) * len(recomputes)
+    remaining = list(recomputes)
+    for micro_batch_size in sorted(micro_batches):
+        batch = pipeline.batch(micro_batch_size)
+        fastest: dict[Verdict, tuple[float, Recompute]] = {}
+        for recompute in list(remaining):
+            used = batch.device_used(recompute)
+            found = verdict(used, usable)
+            if found is Verdict.EXCEEDS:
+                remaining.remove(recompute)
+                tally.missed(used, sizes, micro_batch_size, recompute)
+                continue
+            tally.fitting += 1
+            seconds = batch.step_seconds(recompute)
+            if found not in fastest or seconds < fastest[found][0]:
+                fastest[found] = (seconds, recompute)
+        for found, (seconds, recompute) in fastest.items():
+            chosen = replace(sizes, micro_batch_size=micro_batch_size, recompute=recompute)
+            yield Candidate(layout=as_layout(problem, chosen), verdict=found, step_seconds=seconds)
+        if not remaining:
+            return
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _grids(problem: Problem) -> Iterator[Sizes]:
+    """Every pair of grids of the world: tp*cp*pp and etp*ep*pp divide it."""
+    world = problem.cluster.num_gpus
+    for pp in _divisors(world):
+        stage = world // pp
+        for tp in _divisors(stage):
+            for cp in _divisors(stage // tp):
+                for ep in _divisors(stage):
+                    for etp in _divisors(stage // ep):
+                        yield Sizes(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp)
+
+
+def _micro_batches(problem: Problem) -> list[int]:
+    wanted = problem.workload.micro_batch_size
+    if wanted is not None:
+        return [wanted]
+    sizes = [1]
+    while sizes[-1] < LARGEST_MICRO_BATCH_SIZE:
+        sizes.append(2 * sizes[-1])
+    return sizes
+
+
+def _virtual_sizes(problem: Problem, num_stages: int) -> list[int]:
+    """1, and with a pipeline every size that gives all chunks equally many layers."""
+    if num_stages == 1:
+        return [1]
+    layers = problem.model.num_layers
+    more = range(2, LARGEST_VIRTUAL_PIPELINE_SIZE + 1)
+    return [1, *(size for size in more if layers % (num_stages * size) == 0)]
+
+
+def _legal(
+    evaluator: Evaluator, tally: _Tally
+) -> Iterator[tuple[Sizes, list[int], list[Recompute]]]:
+    """Every legal pipeline with its legal micro-batches and choices of recomputation."""
+    problem = evaluator.problem
+    referee = _Referee(problem, tally)
+    micro_batches = _micro_batches(problem)
+    num_layers, wanted = problem.model.num_layers, problem.workload.recompute
+    for grid in _grids(problem):
+        ladders = {
+            vpp: recompute_ladder(problem.model, num_layers // (grid.pp * vpp), wanted)
+            for vpp in _virtual_sizes(problem, grid.pp)
+        }
+        leaves = len(micro_batches) * sum(len(ladder) for ladder in ladders.values())
+        tally.enumerated += leaves
+        if referee.refuses("grid", grid, leaves):
+            continue
+        for vpp, ladder in ladders.items():
+            piped = replace(grid, vpp=vpp)
+            if referee.refuses("pipeline", piped, len(micro_batches) * len(ladder)):
+                continue
+            piped = replace(piped, split=evaluator.split(grid.pp, vpp))
+            recomputes = [
+                recompute
+                for recompute in ladder
+                if not referee.refuses("recompute", piped, len(micro_batches), recompute=recompute)
+            ]
+            sizes = [
+                size
+                for size in micro_batches
+                if not referee.refuses("batch", piped, len(recomputes), micro_batch_size=size)
+            ]
+            if recomputes and sizes:
+                yield piped, sizes, recomputes
+
+
+class _Referee:
+    """Applies the rules of a level to sizes that differ from earlier ones in what the level reads.
+
+    Rules of the pipeline read pp and vpp, of recomputation the split too, of the batch dp besides.
+    """
+
+    def __init__(self, problem: Problem, tally: _Tally) -> None:
+        self._problem, self._tally = problem, tally
+        self._rules = {level: rules_for(problem, level) for level in LEVELS}
+        self._known: dict[tuple[object, ...], tuple[Rule, dict[str, Any]] | None] = {}
+
+    def refuses(self, level: str, sizes: Sizes, leaves: int, **change: Any) -> bool:
+        """Whether a rule of the level refuses `sizes` with `change`; tallies the leaves if so."""
+        key = (level, sizes.pp, sizes.vpp, sizes.dp, *change.values())
+        if level == "grid" or key not in self._known:
+            self._known[key] = self._first_broken(level, replace(sizes, **change))
+        broken = self._known[key]
+        if broken is None:
+            return False
+        rule, values = broken
+        self._tally.counts[rule.id] += leaves
+        if rule.id not in self._tally.examples:
+            example = replace(sizes, **change)
+            self._tally.examples[rule.id] = (example, Violation(rule, values))
+        return True
+
+    def _first_broken(self, level: str, sizes: Sizes) -> tuple[Rule, dict[str, Any]] | None:
+        for rule in self._rules[level]:
+            values = rule.check(self._problem, sizes)
+            if values is not None:
+                return rule, values
+        return None
+
+
+def as_layout(problem: Problem, sizes: Sizes) -> Layout:
+    """The layout of sizes that break no rule."""
+    assert sizes.split is not None
+    return Layout(
+        world_size=sizes.world_size,
+        tp=sizes.tp,
+        pp=sizes.pp,
+        vpp=sizes.vpp,
+        ep=sizes.ep,
+        etp=sizes.etp,
+        cp=sizes.cp,
+        micro_batch_size=sizes.micro_batch_size,
+        global_batch_size=problem.workload.global_batch_size,
+        recompute=sizes.recompute,
+        split=sizes.split,
+        dispatcher=sizes.dispatcher,
+    )

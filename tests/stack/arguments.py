@@ -7,12 +7,16 @@ import contextlib
 import dataclasses
 import io
 import traceback
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import swift
+import torch
 from mcore_bridge import get_mcore_model
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer.moe.moe_layer import MoELayer
 from swift.arguments import ExportArguments
 from swift.megatron.arguments import MegatronExportArguments, MegatronSftArguments
 from swift.megatron.model.utils import get_mcore_model_config
@@ -101,7 +105,7 @@ def parse(
     try:
         arguments = _post_init(subcommand, argv, answer)
         if build:
-            answer["chunks"] = _build(arguments, answer)
+            answer["chunks"] = [_count(model) for model in _build(arguments, answer)]
     except BaseException as error:
         return {**answer, "error": f"{type(error).__name__}: {error}", "where": _where(error)}
     plain = (bool, int, float, str, type(None))
@@ -121,8 +125,57 @@ def _post_init(subcommand: str, argv: list[str], answer: dict[str, Any]) -> Any:
     return arguments
 
 
-def _build(arguments: Any, answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the trainer would build on this rank: the layers and parameters of each model chunk."""
+def first_step(argv: list[str], world_size: int, rank: int = 0) -> dict[str, str | None]:
+    """Return what refuses to train a layout that could be built; for each, None: nothing.
+
+    `schedule` is megatron-core's pipeline schedule up to the first forward pass, `moe_layer` the
+    first sparse layer. On the meta device a layer that refuses nothing fails where it reads values.
+    """
+    fake_world.enter(world_size, rank)
+    arguments = _post_init("megatron sft", argv, {})
+    models = _build(arguments, {})
+    sparse = [layer.mlp for layer in models[0].decoder.layers if isinstance(layer.mlp, MoELayer)]
+    return {
+        "schedule": _raised(lambda: _start_schedule(arguments, models)),
+        "moe_layer": _raised(lambda: sparse[0](_hidden_states(arguments, models[0].config))),
+    }
+
+
+class _Started(BaseException):
+    """No error: the schedule asks for a forward pass."""
+
+
+def _start_schedule(arguments: Any, models: list[Any]) -> None:
+    def forward_step(*_: object) -> None:
+        raise _Started
+
+    with contextlib.suppress(_Started):
+        get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=[iter(())] * len(models),
+            model=models,
+            num_microbatches=arguments.num_microbatches,
+            seq_length=arguments.seq_length,
+            micro_batch_size=arguments.micro_batch_size,
+            forward_only=True,
+        )
+
+
+def _hidden_states(arguments: Any, config: Any) -> torch.Tensor:
+    shape = (arguments.seq_length, arguments.micro_batch_size, config.hidden_size)
+    return torch.empty(shape, dtype=config.params_dtype, device="meta")
+
+
+def _raised(action: Callable[[], object]) -> str | None:
+    try:
+        action()
+    except Exception as error:
+        return f"{_where(error)}: {error}"
+    return None
+
+
+def _build(arguments: Any, answer: dict[str, Any]) -> list[Any]:
+    """What the trainer would build on this rank: a model for each chunk."""
     answer["stage"] = "config"
     arguments.init_model_with_meta_device = True
     arguments.use_cpu_initialization = False
@@ -131,7 +184,7 @@ def _build(arguments: Any, answer: dict[str, Any]) -> list[dict[str, Any]]:
     models = get_mcore_model(config)
     if arguments.tuner_type == "lora":
         models = [prepare_mcore_model(arguments, model) for model in models]
-    return [_count(model) for model in models]
+    return models
 
 
 def _count(model: Any) -> dict[str, Any]:

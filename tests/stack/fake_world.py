@@ -38,6 +38,9 @@ def enter(world_size: int, rank: int) -> None:
     parallel_state.destroy_model_parallel()
     if dist.is_initialized():
         dist.destroy_process_group()
+    # megatron-core leaves the attention backend of the last model in the environment.
+    for name in ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN"):
+        os.environ.pop(name, None)
     local_size = min(world_size, GPUS_PER_NODE)
     os.environ.update(
         WORLD_SIZE=str(world_size),

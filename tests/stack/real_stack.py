@@ -113,10 +113,8 @@ class RealStack:
         groups = self.call("rank_groups", world_size=world_size, ranks=asked, **sizes)
         return {name: [tuple(group) for group in rows] for name, rows in groups.items()}
 
-    def train(
-        self, model: Path, world_size: int, flags: Flags, *, rank: int = 0, build: bool = True
-    ) -> dict[str, Any]:
-        """Return what `megatron sft` says to a layout: see `stack.arguments.parse`."""
+    def training_argv(self, model: Path, flags: Flags) -> list[str]:
+        """Return the arguments of `megatron sft` for flags that name no model, data or output."""
         needed = {
             "model": model,
             "dataset": "none.jsonl",
@@ -124,8 +122,20 @@ class RealStack:
             "add_version": False,
             "check_model": False,
         }
-        argv = as_argv({**needed, **flags})
+        return as_argv({**needed, **flags})
+
+    def train(
+        self, model: Path, world_size: int, flags: Flags, *, rank: int = 0, build: bool = True
+    ) -> dict[str, Any]:
+        """Return what `megatron sft` says to a layout: see `stack.arguments.parse`."""
+        argv = self.training_argv(model, flags)
         return self.parse("megatron sft", argv, world_size, rank=rank, build=build)
+
+    def first_step(self, model: Path, world_size: int, flags: Flags) -> dict[str, str | None]:
+        """Return what refuses to train a layout: see `stack.arguments.first_step`."""
+        argv = self.training_argv(model, flags)
+        refusals: dict[str, str | None] = self.call("first_step", argv=argv, world_size=world_size)
+        return refusals
 
     def parse(
         self,

@@ -41,6 +41,7 @@ def _load() -> dict[str, Any]:
         "options": arguments.options,
         "package_folder": arguments.package_folder,
         "parse": arguments.parse,
+        "first_step": arguments.first_step,
     }
 
 

@@ -6,6 +6,7 @@ Each level keeps what it decides, so that thousands of layouts a second go throu
 that a single one does.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from planner.activations import BF16
@@ -24,9 +25,10 @@ from planner.step_time import Communication, StageSeconds, StepTime, step_time
 
 # A process has a communicator for each of these groups that has more than one rank.
 _COMMUNICATORS = ("tp", "cp", "pp", "ep", "etp", "dp_cp", "edp")
-# When a stage may be at its fullest; only the last stage has a loss.
-_DECISIVE = (Moment.LAYER, Moment.LOSS, Moment.OPTIMIZER)
-_DECISIVE_BEFORE_LAST = (Moment.LAYER, Moment.OPTIMIZER)
+# When a stage may be at its fullest. Only the last stage has a loss; the optimizer step needs no
+# more than the layers do (tests hold it).
+_DECISIVE = (Moment.LAYER, Moment.LOSS)
+_DECISIVE_BEFORE_LAST = (Moment.LAYER,)
 
 
 class Evaluator:
@@ -41,6 +43,7 @@ class Evaluator:
             fused_gradients=problem.stack.apex,
         )
         self.layers = LayerViews(problem, self.compute)
+        self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
@@ -63,7 +66,8 @@ class Evaluator:
         """The best split of the layers, solved once for each pair of sizes."""
         key = (num_stages, num_virtual_stages)
         if key not in self._splits:
-            self._splits[key] = split_layers(self._split_costs(), num_stages, num_virtual_stages)
+            self._costs = self._costs or self._split_costs()
+            self._splits[key] = split_layers(self._costs, num_stages, num_virtual_stages)
         return self._splits[key]
 
     def split_view(self, split: PipelineSplit) -> "SplitView":
@@ -136,33 +140,34 @@ class SplitView:
         self.split = split
         self._moe_layers = problem.model.moe_layers
         self._mtp_num_layers = problem.workload.mtp_num_layers
-        self._counts: dict[tuple[int, bool, int | None], LayerCounts] = {}
-        stages = range(split.num_stages)
-        self.layers_by_stage = tuple(
-            tuple(self.layers(stage, NO_RECOMPUTE).items()) for stage in stages
-        )
+        self._counts: dict[tuple[bool, int | None], list[LayerCounts]] = {}
+        self.layers_by_stage = tuple(self.counts(NO_RECOMPUTE))
         self.decisive = self._decisive_stages()
 
     def layers(self, stage: int, recompute: Recompute) -> LayerCounts:
         """Layers of a stage under a choice of recomputation."""
+        return self.counts(recompute)[stage]
+
+    def counts(self, recompute: Recompute) -> list[LayerCounts]:
+        """Layers of every stage under a choice of recomputation."""
         whole = recompute.granularity == "full"
         block = recompute.num_layers if recompute.method == "block" else None
-        key = (stage, whole, block)
-        if key not in self._counts:
-            self._counts[key] = self._count(stage, whole, block)
-        return self._counts[key]
+        found = self._counts.get((whole, block))
+        if found is None:
+            stages = range(self.split.num_stages)
+            found = [self._count(stage, whole, block) for stage in stages]
+            self._counts[whole, block] = found
+        return found
 
     def _count(self, stage: int, whole: bool, block: int | None) -> LayerCounts:
-        found: LayerCounts = {}
+        found: Counter[tuple[bool, bool]] = Counter()
         for first, end in self.split.chunks[stage]:
             recomputed = (end if block is None else min(end, first + block)) if whole else first
             for layer in range(first, end):
-                kind = (self._moe_layers[layer], layer < recomputed)
-                found[kind] = found.get(kind, 0) + 1
+                found[self._moe_layers[layer], layer < recomputed] += 1
         if self._mtp_num_layers and stage == self.split.num_stages - 1:
-            kind = (self._moe_layers[-1], whole)
-            found[kind] = found.get(kind, 0) + self._mtp_num_layers
-        return found
+            found[self._moe_layers[-1], whole] += self._mtp_num_layers
+        return tuple((is_moe, full, count) for (is_moe, full), count in found.items())
 
     def _decisive_stages(self) -> tuple[int, ...]:
         """Stages that can be the fullest: the first of those with as many layers of each kind.
@@ -198,6 +203,13 @@ class GridView:
         ]
         self.once = [self._once(shape.parameters) for shape in self.shapes]
         self.once_seconds = max(stage.once for stage in self.once)
+        self._batches: dict[int, GridBatch] = {}
+
+    def batch(self, micro_batch_size: int, split: SplitView) -> "GridBatch":
+        """The view of a micro-batch size, whatever the schedule."""
+        if micro_batch_size not in self._batches:
+            self._batches[micro_batch_size] = GridBatch(self, split, micro_batch_size)
+        return self._batches[micro_batch_size]
 
     def _shape(self, layout: Layout, stage: int) -> StageShape:
         model, workload = self.problem.model, self.problem.workload
@@ -227,6 +239,42 @@ class GridView:
         )
 
 
+class GridBatch:
+    """A micro-batch on a grid: all that does not depend on the schedule or on recomputation."""
+
+    def __init__(self, grid: GridView, split: SplitView, micro_batch_size: int) -> None:
+        workload, evaluator = grid.problem.workload, grid.evaluator
+        self.grid = grid
+        self.num_microbatches = workload.global_batch_size // (micro_batch_size * grid.dp)
+        self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
+        self.skewed = workload.routing_imbalance != 1.0 and grid.problem.model.is_moe
+        stages = range(len(grid.shapes))
+        self.shapes = [self._shape(split.layers_by_stage, each, self.skewed) for each in stages]
+        self.balanced = self.shapes
+        if self.skewed:
+            self.balanced = [self._shape(split.layers_by_stage, each, False) for each in stages]
+        self.decided_bytes = [
+            [
+                (moment, grid.static_bytes[stage][moment] + level_bytes(shape, "batch", moment))
+                for moment in (_DECISIVE if shape.is_last else _DECISIVE_BEFORE_LAST)
+            ]
+            for stage, shape in enumerate(self.shapes)
+        ]
+        layer = self.layers.any.shape
+        head = evaluator.compute.head(layer.tokens, grid.sizes[0])
+        self.head_seconds = (1 + workload.mtp_num_layers) * (head.forward + head.backward)
+        self.boundary_seconds = grid.communication.stage_boundary(
+            layer.sharded_tokens * layer.hidden * BF16, len(grid.shapes)
+        )
+
+    def _shape(self, counts: tuple[LayerCounts, ...], stage: int, imbalanced: bool) -> StageShape:
+        layer = self.layers.any.shape
+        shape = replace(self.grid.shapes[stage])
+        shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
+        shape.transient_bytes = self.layers.transient_bytes(counts[stage], imbalanced=imbalanced)
+        return shape
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineView:
     """A grid with a pipeline split."""
@@ -236,55 +284,48 @@ class PipelineView:
 
     def batch(self, micro_batch_size: int) -> "BatchView":
         """The view of a micro-batch size."""
-        return BatchView(self.grid, self.split, micro_batch_size)
+        return BatchView(self.grid.batch(micro_batch_size, self.split), self.split)
 
 
 class BatchView:
     """A micro-batch on a pipeline; answers for every choice of recomputation."""
 
-    def __init__(self, grid: GridView, split: SplitView, micro_batch_size: int) -> None:
-        self._grid, self._split = grid, split
-        workload, evaluator = grid.problem.workload, grid.evaluator
-        self.num_microbatches = workload.global_batch_size // (micro_batch_size * grid.dp)
-        self._layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
-        self._skewed = workload.routing_imbalance != 1.0 and grid.problem.model.is_moe
-        self._decisive = [
-            (stage, self._shape(stage, imbalanced=self._skewed)) for stage in split.decisive
+    def __init__(self, batch: GridBatch, split: SplitView) -> None:
+        self._batch, self._grid, self._split = batch, batch.grid, split
+        self._layers = batch.layers
+        self.num_microbatches = batch.num_microbatches
+        self._boundary = batch.boundary_seconds * split.split.num_virtual_stages
+        self._in_flight = [
+            in_flight_microbatches(
+                split.split.num_stages,
+                split.split.num_virtual_stages,
+                self.num_microbatches,
+                stage,
+            )
+            for stage in range(split.split.num_stages)
         ]
-        self._static = [
-            {
-                moment: grid.static_bytes[stage][moment] + level_bytes(shape, "batch", moment)
-                for moment in (_DECISIVE if shape.is_last else _DECISIVE_BEFORE_LAST)
-            }
-            for stage, shape in self._decisive
-        ]
-        shape = self._layers.any.shape
-        head = evaluator.compute.head(shape.tokens, grid.sizes[0])
-        self._head = (1 + workload.mtp_num_layers) * (head.forward + head.backward)
-        self._boundary = grid.communication.stage_boundary(
-            shape.sharded_tokens * shape.hidden * BF16,
-            split.split.num_stages,
-            split.split.num_virtual_stages,
-        )
 
     def device_used(self, recompute: Recompute) -> float:
         """Device memory of the fullest stage, in bytes: what decides fit."""
-        most = 0.0
-        for (stage, shape), static in zip(self._decisive, self._static, strict=True):
-            self._recomputed(shape, stage, recompute, imbalanced=self._skewed)
-            for moment, size in static.items():
-                most = max(most, size + level_bytes(shape, "recompute", moment))
+        batch, most = self._batch, 0.0
+        counts = self._split.counts(recompute)
+        for stage in self._split.decisive:
+            shape = batch.shapes[stage]
+            self._schedule(shape, stage, counts[stage], recompute, imbalanced=batch.skewed)
+            for moment, decided in batch.decided_bytes[stage]:
+                size = decided + level_bytes(shape, "recompute", moment)
+                if size > most:
+                    most = size
         return device_used(most, self._grid.communicators)
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
-        found = []
-        for stage in range(self._split.split.num_stages):
-            shape = decisive = self._shape(stage, imbalanced=False)
-            self._recomputed(shape, stage, recompute, imbalanced=False)
-            if self._skewed:
-                decisive = self._shape(stage, imbalanced=True)
-                self._recomputed(decisive, stage, recompute, imbalanced=True)
+        batch, found = self._batch, []
+        for stage, counts in enumerate(self._split.counts(recompute)):
+            shape, decisive = batch.balanced[stage], batch.shapes[stage]
+            self._schedule(shape, stage, counts, recompute, imbalanced=False)
+            if batch.skewed:
+                self._schedule(decisive, stage, counts, recompute, imbalanced=True)
             found.append(
                 stage_memory(
                     shape,
@@ -301,12 +342,12 @@ class BatchView:
 
     def step_seconds(self, recompute: Recompute) -> float:
         """Seconds of a step."""
+        layers = self._layers
         seconds = [
-            self._boundary
-            + self._layers.microbatch_seconds(self._split.layers(stage, recompute), recompute)
-            for stage in range(self._split.split.num_stages)
+            self._boundary + layers.microbatch_seconds(counts, recompute)
+            for counts in self._split.counts(recompute)
         ]
-        seconds[-1] += self._head
+        seconds[-1] += self._batch.head_seconds
         return self._pipelined(seconds) + self._grid.once_seconds
 
     def step_time(self, recompute: Recompute) -> StepTime:
@@ -320,31 +361,25 @@ class BatchView:
             stage_seconds, self.num_microbatches, self._split.split.num_virtual_stages
         )
 
-    def _shape(self, stage: int, *, imbalanced: bool) -> StageShape:
-        layer, split = self._layers.any.shape, self._split.split
-        shape = replace(self._grid.shapes[stage])
-        shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
-        shape.in_flight = in_flight_microbatches(
-            split.num_stages, split.num_virtual_stages, self.num_microbatches, stage
-        )
-        shape.transient_bytes = self._layers.transient_bytes(
-            self._split.layers(stage, NO_RECOMPUTE), imbalanced=imbalanced
-        )
-        return shape
-
-    def _recomputed(
-        self, shape: StageShape, stage: int, recompute: Recompute, *, imbalanced: bool
+    def _schedule(
+        self,
+        shape: StageShape,
+        stage: int,
+        counts: LayerCounts,
+        recompute: Recompute,
+        *,
+        imbalanced: bool,
     ) -> None:
-        """Fill in what recomputation decides."""
-        counts = self._split.layers(stage, recompute)
+        """Fill in what the schedule and recomputation decide."""
         kept = self._layers.stage(counts, recompute, imbalanced=imbalanced)
+        shape.in_flight = self._in_flight[stage]
         shape.saved_bytes, shape.maps_bytes = kept.saved, kept.maps
         shape.recomputed_bytes, shape.checkpoint_bytes = kept.recomputed, kept.checkpoint
         shape.checkpointed_layers = kept.checkpointed_layers
 
     def _seconds(self, stage: int, recompute: Recompute) -> StageSeconds:
         compute = tp = ep = cp = cp_hidden = 0.0
-        for (is_moe, full), count in self._split.layers(stage, recompute).items():
+        for is_moe, full, count in self._split.layers(stage, recompute):
             view = self._layers.views[is_moe]
             layer = view.seconds
             again = layer.recompute(recompute, full=full)
@@ -355,7 +390,7 @@ class BatchView:
             cp += count * exchanged.cp
             cp_hidden += count * exchanged.cp_hidden
         if stage == self._split.split.num_stages - 1:
-            compute += self._head
+            compute += self._batch.head_seconds
         return replace(
             self._grid.once[stage],
             compute=compute,

@@ -64,7 +64,8 @@ class LayerView:
         return found
 
 
-LayerCounts = dict[tuple[bool, bool], int]  # by (sparse, recomputed as a whole)
+# How many layers are sparse or not, recomputed as a whole or not: (sparse, whole, number).
+LayerCounts = tuple[tuple[bool, bool, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ class LayerSet:
         self, counts: LayerCounts, recompute: Recompute, *, imbalanced: bool
     ) -> StageActivations:
         """Activations of so many layers."""
-        key = (*counts.items(), recompute.modules, imbalanced)
+        key = (counts, recompute.modules, imbalanced)
         found = self._activations.get(key)
         if found is None:
             found = self._activations[key] = self._stage(counts, recompute, imbalanced)
@@ -110,7 +111,7 @@ class LayerSet:
                 full or partly,
                 self.views[is_moe].activations(recompute, full=full, imbalanced=imbalanced),
             )
-            for (is_moe, full), count in counts.items()
+            for is_moe, full, count in counts
         ]
         return StageActivations(
             saved=sum(count * kept.saved for count, _, kept in layers),
@@ -122,7 +123,7 @@ class LayerSet:
 
     def transient_bytes(self, counts: LayerCounts, *, imbalanced: bool) -> float:
         """What the neediest of these layers takes for a moment."""
-        kinds = {is_moe for is_moe, _ in counts}
+        kinds = {is_moe for is_moe, _, _ in counts}
         return max(
             view.activations(NO_RECOMPUTE, full=False, imbalanced=imbalanced).transient
             for kind, view in self.views.items()
@@ -133,7 +134,7 @@ class LayerSet:
         """Seconds of these layers, forward and backward, with exposed communication."""
         return sum(
             count * self.views[is_moe].microbatch_seconds(recompute, full=full)
-            for (is_moe, full), count in counts.items()
+            for is_moe, full, count in counts
         )
 
 

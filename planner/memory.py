@@ -44,11 +44,11 @@ class StageShape:
     mtp_num_layers: int
     has_experts: bool
     # micro-batch
-    in_flight: float = 0.0  # microbatches whose activations are kept
     tokens: int = 0
     sharded_tokens: int = 0
     transient_bytes: float = 0.0  # of the layer that needs most for a moment
-    # recomputation
+    # schedule and recomputation
+    in_flight: float = 0.0  # microbatches whose activations are kept
     saved_bytes: float = 0.0  # by all layers of the stage, of one microbatch
     recomputed_bytes: float = 0.0  # of the layer that is built again
     checkpointed_layers: int = 0  # layers that keep an input to be recomputed from
@@ -61,7 +61,7 @@ class MemoryTerm:
     """One reason for memory.
 
     `group` is the column that people see it under; `level` what decides its size: the pipeline
-    (grid and split), the batch (micro-batch too) or recomputation.
+    (grid and split), the batch (micro-batch too) or recomputation (the schedule too).
     """
 
     id: str
@@ -153,7 +153,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "stage_inputs",
         "acts",
-        "batch",
+        "recompute",
         _RUNNING,
         lambda s: (s.in_flight + (1 if s.num_stages > 1 else 0)) * _hidden_states(s),
         "(microbatches in flight + 1) * 2 B * tokens/tp * hidden",

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.constraints import LEVELS, Problem, Rule, Sizes, Violation, rules_for
-from planner.evaluate import Evaluator
+from planner.evaluate import BatchView, Evaluator
 from planner.layer_view import GridSizes
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
 from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.verdict import Verdict, verdict
 
-LARGEST_MICRO_BATCH_SIZE = 8  # longer packs do the same with less padding
+LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same
 LARGEST_VIRTUAL_PIPELINE_SIZE = 8
 
 FULL_RECOMPUTE = Recompute(granularity="full", method="uniform", num_layers=1)
@@ -29,12 +29,11 @@ def recompute_ladder(model: ModelSpec, layers_per_chunk: int, wanted: str) -> li
     core_attn is not among them: fused attention keeps nothing that it could give up. `wanted` is
     the workload's recompute: auto, none, selective or full.
     """
-    norms = ("layernorm",) if model.is_moe else ()
     latent = () if isinstance(model.attention, GroupedQueryAttention) else ("mla_up_proj",)
     modules: list[tuple[str, ...]] = []
     if model.is_moe:
-        modules += [("moe_act",), (*norms, "moe_act"), (*norms, *latent, "moe_act")]
-        modules += [(*norms, *latent, "moe")]
+        modules += [("layernorm", "moe_act"), ("layernorm", *latent, "moe_act")]
+        modules += [("layernorm", *latent, "moe")]
     else:
         modules += [(*latent, "mlp")]
     ladder = {"none": [NO_RECOMPUTE]}
@@ -49,27 +48,37 @@ def recompute_ladder(model: ModelSpec, layers_per_chunk: int, wanted: str) -> li
     return [step for steps in ladder.values() for step in steps]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A legal layout with what ranks it."""
+    """A layout that fits, with what ranks it."""
 
-    layout: Layout
-    verdict: Verdict
-    step_seconds: float
+    __slots__ = ("_sizes", "micro_batch_size", "order", "recompute", "step_seconds", "verdict")
 
-    @property
-    def order(self) -> tuple[Any, ...]:
-        """Sort key: what fits, then speed, then the plainer layout."""
-        layout = self.layout
-        plainness = (layout.vpp, layout.etp, layout.cp, layout.tp, layout.pp, layout.ep)
-        recompute = (layout.recompute.granularity, layout.recompute.modules)
-        return (
-            self.verdict.order,
+    def __init__(
+        self,
+        sizes: Sizes,
+        micro_batch_size: int,
+        recompute: Recompute,
+        verdict: Verdict,
+        batch: BatchView,
+    ) -> None:
+        self._sizes, self.micro_batch_size, self.recompute = sizes, micro_batch_size, recompute
+        self.verdict = verdict
+        self.step_seconds = batch.step_seconds(recompute)
+        # What fits first, then speed, then the plainer layout.
+        self.order = (
+            verdict.order,
             round(self.step_seconds, 9),
-            *plainness,
-            layout.micro_batch_size,
-            *recompute,
+            (sizes.vpp, sizes.etp, sizes.cp, sizes.tp, sizes.pp, sizes.ep),
+            micro_batch_size,
+            (recompute.granularity, recompute.modules),
         )
+
+    def layout(self, problem: Problem) -> Layout:
+        """The layout."""
+        chosen = replace(
+            self._sizes, micro_batch_size=self.micro_batch_size, recompute=self.recompute
+        )
+        return as_layout(problem, chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +119,13 @@ class _Tally:
 
 def search(evaluator: Evaluator) -> SearchResult:
     """All layouts of a problem, ranked by tokens per second; deterministic."""
-    problem = evaluator.problem
     tally = _Tally()
     best: dict[GridSizes, Candidate] = {}
-    for sizes, micro_batches, recomputes in _legal(evaluator, tally):
+    for pipeline in _legal(evaluator, tally):
+        sizes = pipeline.sizes
         grid = (sizes.tp, sizes.cp, sizes.pp, sizes.ep, sizes.etp)
-        for candidate in _candidates(evaluator, grid, sizes, micro_batches, recomputes, tally):
-            if grid not in best or candidate.order < best[grid].order:
-                best[grid] = candidate
+        _best_of_pipeline(evaluator, grid, pipeline, tally, best)
+    missed = tally.least_over
     return SearchResult(
         enumerated=tally.enumerated,
         legal=tally.legal,
@@ -127,32 +135,39 @@ def search(evaluator: Evaluator) -> SearchResult:
             for rule_id, (sizes, violation) in tally.examples.items()
         },
         ranked=sorted(best.values(), key=lambda candidate: candidate.order),
-        nearest_miss=as_layout(problem, tally.least_over[1]) if tally.least_over else None,
+        nearest_miss=as_layout(evaluator.problem, missed[1]) if missed else None,
     )
 
 
-def _candidates(
+@dataclass(frozen=True, slots=True)
+class _Pipeline:
+    """A legal grid and split with its legal micro-batches and choices of recomputation."""
+
+    sizes: Sizes
+    micro_batches: list[int]
+    recomputes: list[Recompute]
+
+
+def _best_of_pipeline(
     evaluator: Evaluator,
     grid: GridSizes,
-    sizes: Sizes,
-    micro_batches: list[int],
-    recomputes: list[Recompute],
+    pipeline: _Pipeline,
     tally: _Tally,
-) -> Iterator[Candidate]:
-    """What fits of one pipeline: for every micro-batch the fastest recomputation of each verdict.
+    best: dict[GridSizes, Candidate],
+) -> None:
+    """Evaluate every micro-batch and recomputation of a pipeline; keep what is its grid's best.
 
     Memory never falls as the micro-batch grows (tests hold it), so that once a choice of
     recomputation exceeds the GPU, larger micro-batches are not evaluated.
     """
-    problem = evaluator.problem
+    sizes = pipeline.sizes
     assert sizes.split is not None
-    pipeline = evaluator.pipeline(grid, sizes.split)
-    usable = problem.cluster.gpu.memory_usable_bytes
-    tally.legal += len(micro_batches) * len(recomputes)
-    remaining = list(recomputes)
-    for micro_batch_size in sorted(micro_batches):
-        batch = pipeline.batch(micro_batch_size)
-        fastest: dict[Verdict, tuple[float, Recompute]] = {}
+    view = evaluator.pipeline(grid, sizes.split)
+    usable = evaluator.problem.cluster.gpu.memory_usable_bytes
+    tally.legal += len(pipeline.micro_batches) * len(pipeline.recomputes)
+    remaining = list(pipeline.recomputes)
+    for micro_batch_size in pipeline.micro_batches:
+        batch = view.batch(micro_batch_size)
         for recompute in list(remaining):
             used = batch.device_used(recompute)
             found = verdict(used, usable)
@@ -161,12 +176,9 @@ def _candidates(
                 tally.missed(used, sizes, micro_batch_size, recompute)
                 continue
             tally.fitting += 1
-            seconds = batch.step_seconds(recompute)
-            if found not in fastest or seconds < fastest[found][0]:
-                fastest[found] = (seconds, recompute)
-        for found, (seconds, recompute) in fastest.items():
-            chosen = replace(sizes, micro_batch_size=micro_batch_size, recompute=recompute)
-            yield Candidate(layout=as_layout(problem, chosen), verdict=found, step_seconds=seconds)
+            candidate = Candidate(sizes, micro_batch_size, recompute, found, batch)
+            if grid not in best or candidate.order < best[grid].order:
+                best[grid] = candidate
         if not remaining:
             return
 
@@ -206,24 +218,23 @@ def _virtual_sizes(problem: Problem, num_stages: int) -> list[int]:
     return [1, *(size for size in more if layers % (num_stages * size) == 0)]
 
 
-def _legal(
-    evaluator: Evaluator, tally: _Tally
-) -> Iterator[tuple[Sizes, list[int], list[Recompute]]]:
-    """Every legal pipeline with its legal micro-batches and choices of recomputation."""
+def _legal(evaluator: Evaluator, tally: _Tally) -> Iterator[_Pipeline]:
     problem = evaluator.problem
     referee = _Referee(problem, tally)
     micro_batches = _micro_batches(problem)
     num_layers, wanted = problem.model.num_layers, problem.workload.recompute
+    ladders: dict[int, dict[int, list[Recompute]]] = {}
     for grid in _grids(problem):
-        ladders = {
-            vpp: recompute_ladder(problem.model, num_layers // (grid.pp * vpp), wanted)
-            for vpp in _virtual_sizes(problem, grid.pp)
-        }
-        leaves = len(micro_batches) * sum(len(ladder) for ladder in ladders.values())
+        if grid.pp not in ladders:
+            ladders[grid.pp] = {
+                vpp: recompute_ladder(problem.model, num_layers // (grid.pp * vpp), wanted)
+                for vpp in _virtual_sizes(problem, grid.pp)
+            }
+        leaves = len(micro_batches) * sum(len(ladder) for ladder in ladders[grid.pp].values())
         tally.enumerated += leaves
         if referee.refuses("grid", grid, leaves):
             continue
-        for vpp, ladder in ladders.items():
+        for vpp, ladder in ladders[grid.pp].items():
             piped = replace(grid, vpp=vpp)
             if referee.refuses("pipeline", piped, len(micro_batches) * len(ladder)):
                 continue
@@ -239,7 +250,7 @@ def _legal(
                 if not referee.refuses("batch", piped, len(recomputes), micro_batch_size=size)
             ]
             if recomputes and sizes:
-                yield piped, sizes, recomputes
+                yield _Pipeline(piped, sizes, recomputes)
 
 
 class _Referee:

@@ -6,6 +6,7 @@ chunk c-1; chunk c lies on stage c % pp, as Megatron-Core interleaves them (mega
 megatron/core/transformer/transformer_layer.py: get_transformer_layer_offset).
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -82,8 +83,7 @@ def _from_ends(ends: list[int], num_stages: int, num_virtual_stages: int) -> Pip
 
 
 class _Segments:
-    """Cost of layers [first, end) as a chunk; `weighted` adds costs once per microbatch in
-    flight."""
+    """Costs of chunks; `weighted` are costs once per microbatch in flight, and the stages."""
 
     def __init__(
         self,
@@ -93,22 +93,21 @@ class _Segments:
         num_chunks: int,
         weighted: tuple[Sequence[float], int] | None = None,
     ) -> None:
-        self._once = [0.0, *accumulate(layer)]
         per_microbatch, num_stages = weighted or ([0.0] * len(layer), 1)
-        self._weighted = [0.0, *accumulate(per_microbatch)]
-        self._weight = [num_stages - chunk % num_stages for chunk in range(num_chunks)]
+        self._sums = []
+        for chunk in range(num_chunks):
+            weight = num_stages - chunk % num_stages
+            costs = [once + weight * each for once, each in zip(layer, per_microbatch, strict=True)]
+            self._sums.append([0.0, *accumulate(costs)])
         self._extra = [0.0] * num_chunks
         self._extra[0] += first
         self._extra[-1] += last
 
-    def cost(self, chunk: int, first: int, end: int) -> float:
-        """Cost of layers [first, end) as chunk `chunk`."""
-        return (
-            self._once[end]
-            - self._once[first]
-            + self._weight[chunk] * (self._weighted[end] - self._weighted[first])
-            + self._extra[chunk]
-        )
+    def ending_at(self, chunk: int, end: int) -> list[float]:
+        """Costs of layers [first, end) as chunk `chunk`, by first; they fall as first grows."""
+        sums = self._sums[chunk]
+        total = sums[end] + self._extra[chunk]
+        return [total - before for before in sums[:end]]
 
 
 _TOLERANCE = 1e-9  # sums of floats in another order differ by less
@@ -127,15 +126,19 @@ def _least_bottleneck(
         following = [inf] * (num_layers + 1)
         choice = [0] * (num_layers + 1)
         for end in range(chunk + 1, num_layers - (num_chunks - chunk - 1) + 1):
-            for first in range(end - 1, chunk - 1, -1):
-                cost = segments.cost(chunk, first, end)
-                if limit and limit[0].cost(chunk, first, end) > limit[1] * (1 + _TOLERANCE):
+            costs = segments.ending_at(chunk, end)
+            least, chosen, lowest = inf, 0, chunk
+            if limit:
+                most = limit[1] * (1 + _TOLERANCE)
+                lowest = max(chunk, _first_within(limit[0].ending_at(chunk, end), most))
+            for first in range(end - 1, lowest - 1, -1):
+                cost = costs[first]
+                value = best[first] if best[first] > cost else cost
+                if value < least * (1 - _TOLERANCE):
+                    least, chosen = value, first
+                if cost > least:
                     break  # costs grow as `first` falls
-                value = max(best[first], cost)
-                if value < following[end] * (1 - _TOLERANCE):
-                    following[end], choice[end] = value, first
-                if cost > following[end]:
-                    break
+            following[end], choice[end] = least, chosen
         best = following
         choices.append(choice)
     ends, end = [], num_layers
@@ -143,3 +146,8 @@ def _least_bottleneck(
         ends.append(end)
         end = choice[end]
     return best[num_layers], ends[::-1]
+
+
+def _first_within(falling: list[float], most: float) -> int:
+    """The first place from which a falling list is at most `most`."""
+    return bisect_left(falling, True, key=lambda cost: cost <= most)

@@ -114,11 +114,9 @@ class Communication:
         exposed = max(0.0, cp - attention_seconds)
         return LayerCommunication(tp=tp, ep=ep, cp=exposed, cp_hidden=cp - exposed)
 
-    def stage_boundary(self, hidden_bytes: float, num_stages: int, chunks: int) -> float:
-        """Receiving and sending activations and gradients of one microbatch, for all chunks."""
-        if num_stages == 1:
-            return 0.0
-        return 2 * chunks * self.seconds("p2p", hidden_bytes, "pp")
+    def stage_boundary(self, hidden_bytes: float, num_stages: int) -> float:
+        """Receiving and sending activations and gradients of one microbatch of one chunk."""
+        return 2 * self.seconds("p2p", hidden_bytes, "pp") if num_stages > 1 else 0.0
 
     def data_parallel(self, parameters: RankParameters) -> tuple[float, float]:
         """Reduce-scatter of the fp32 gradients and all-gather of the bf16 parameters of a step."""

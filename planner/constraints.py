@@ -62,8 +62,8 @@ class Rule:
     """`check` returns the values of the message `rule.<id>` when the rule is broken, else None.
 
     `level` is the deepest size that it reads, so that a search can refuse a whole subtree at once.
-    Holds for megatron-core releases from `since` up to, not including, `until`. A layout that breaks
-    an `evaluable` rule still has a memory and a time.
+    Holds for megatron-core releases from `since` up to, not including, `until`. A layout that
+    breaks an `evaluable` rule still has a memory and a time.
     """
 
     id: str
@@ -278,20 +278,35 @@ RULES: tuple[Rule, ...] = (
     Rule("world_dense", "grid", _world_dense, f"{_CORE}/parallel_state.py:741"),
     Rule("world_expert", "grid", _world_expert, f"{_CORE}/parallel_state.py:793"),
     Rule("heads_tp", "grid", _heads_tp, f"{_CONFIG}:925"),
-    Rule("query_groups_tp", "grid", _query_groups_tp, f"{_CONFIG}:940", since=(0, 16, 0), evaluable=True),
+    Rule(
+        "query_groups_tp",
+        "grid",
+        _query_groups_tp,
+        f"{_CONFIG}:940",
+        since=(0, 16, 0),
+        evaluable=True,
+    ),
     Rule(
         "query_groups_tp_strict",
         "grid",
         _query_groups_tp_strict,
         "megatron-core 0.15.3, megatron/core/transformer/transformer_config.py: num_query_groups",
-        until=(0, 16, 0, evaluable=True),
+        until=(0, 16, 0),
+        evaluable=True,
     ),
     Rule("vocabulary_tp", "grid", _vocabulary_tp, f"{_CORE}/tensor_parallel/utils.py: divide"),
     Rule("ffn_tp", "grid", _ffn_tp, f"{_TE}: divide"),
     Rule("dense_model", "grid", _dense_model, f"{_CONFIG}: expert_model_parallel_size"),
     Rule("experts_ep", "grid", _experts_ep, f"{_CORE}/transformer/moe/moe_layer.py:101"),
     Rule("expert_ffn_etp", "grid", _expert_ffn_etp, f"{_TE}: divide"),
-    Rule("sequence_shards", "grid", _sequence_shards, f"{_SWIFT}: get_padding_to", forgotten=True, evaluable=True),
+    Rule(
+        "sequence_shards",
+        "grid",
+        _sequence_shards,
+        f"{_SWIFT}: get_padding_to",
+        forgotten=True,
+        evaluable=True,
+    ),
     Rule("tp_nvlink", "grid", _tp_nvlink, "--placement nvlink", kind="placement", evaluable=True),
     Rule("ep_nvlink", "grid", _ep_nvlink, "--placement nvlink", kind="placement", evaluable=True),
     Rule(
@@ -299,7 +314,9 @@ RULES: tuple[Rule, ...] = (
         "grid",
         _mtp_available,
         "config.json: num_nextn_predict_layers",
-        forgotten=True, evaluable=True),
+        forgotten=True,
+        evaluable=True,
+    ),
     Rule("dispatcher", "grid", _dispatcher, "the stack's list of dispatchers", evaluable=True),
     Rule("layers", "pipeline", _layers, f"{_CORE}/transformer/transformer_block.py:156"),
     Rule(
@@ -316,7 +333,9 @@ RULES: tuple[Rule, ...] = (
         "batch",
         _vpp_microbatches,
         f"{_CORE}/pipeline_parallel/schedules.py:996-1015, raised in the first step",
-        forgotten=True, evaluable=True),
+        forgotten=True,
+        evaluable=True,
+    ),
     Rule("recompute_modules", "recompute", _recompute_modules, f"{_CONFIG}:1208"),
     Rule("recompute_mla", "recompute", _recompute_mla, f"{_CONFIG}: mla_up_proj"),
     Rule(
@@ -324,7 +343,9 @@ RULES: tuple[Rule, ...] = (
         "recompute",
         _recompute_num_layers,
         f"{_CONFIG}:1173; 100 of 48 layers are accepted",
-        forgotten=True, evaluable=True),
+        forgotten=True,
+        evaluable=True,
+    ),
 )
 
 LEVELS = ("grid", "pipeline", "batch", "recompute")

@@ -1,0 +1,57 @@
+"""A pipeline split as evaluation sees it: how many layers of which kind every stage holds."""
+
+from collections import Counter
+
+from planner.constraints import Problem
+from planner.layer_view import LayerCounts
+from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
+
+
+class SplitView:
+    """A pipeline split: how many layers of each kind the stages hold, MTP's included."""
+
+    def __init__(self, problem: Problem, split: PipelineSplit) -> None:
+        self.split = split
+        self._moe_layers = problem.model.moe_layers
+        self._mtp_num_layers = problem.workload.mtp_num_layers
+        self._counts: dict[tuple[bool, int | None], list[LayerCounts]] = {}
+        self.layers_by_stage = tuple(self.counts(NO_RECOMPUTE))
+        self.decisive = self._decisive_stages()
+
+    def layers(self, stage: int, recompute: Recompute) -> LayerCounts:
+        """Layers of a stage under a choice of recomputation."""
+        return self.counts(recompute)[stage]
+
+    def counts(self, recompute: Recompute) -> list[LayerCounts]:
+        """Layers of every stage under a choice of recomputation."""
+        whole = recompute.granularity == "full"
+        block = recompute.num_layers if recompute.method == "block" else None
+        found = self._counts.get((whole, block))
+        if found is None:
+            stages = range(self.split.num_stages)
+            found = [self._count(stage, whole, block) for stage in stages]
+            self._counts[whole, block] = found
+        return found
+
+    def _count(self, stage: int, whole: bool, block: int | None) -> LayerCounts:
+        found: Counter[tuple[bool, bool]] = Counter()
+        for first, end in self.split.chunks[stage]:
+            recomputed = (end if block is None else min(end, first + block)) if whole else first
+            for layer in range(first, end):
+                found[self._moe_layers[layer], layer < recomputed] += 1
+        if self._mtp_num_layers and stage == self.split.num_stages - 1:
+            found[self._moe_layers[-1], whole] += self._mtp_num_layers
+        return tuple((is_moe, full, count) for (is_moe, full), count in found.items())
+
+    def _decisive_stages(self) -> tuple[int, ...]:
+        """Stages that can be the fullest: the first of those with as many layers of each kind.
+
+        Of stages with the same layers, an earlier one keeps more microbatches in flight. With
+        block recomputation the chunks must be alike too.
+        """
+        first_of: dict[object, int] = {}
+        last = self.split.num_stages - 1
+        for stage, chunks in enumerate(self.split.chunks):
+            kinds = tuple(self._moe_layers[first:end] for first, end in chunks)
+            first_of.setdefault((stage == 0, stage == last, kinds), stage)
+        return tuple(first_of.values())

@@ -10,6 +10,7 @@ from planner.command import run_app
 
 app = typer.Typer(
     help="Converts weights between Hugging Face's and Megatron-Core's format.",
+    epilog="verify is the name of a command to come.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -9,6 +9,7 @@ from planner.command import run_app
 
 app = typer.Typer(
     help="Runs what `plan --output-dir` wrote.",
+    epilog="submit, status, logs, stop, doctor and watch are names of commands to come.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -290,3 +290,10 @@ def test_mounts_are_data_sources() -> None:
     site = replace(FULL_SITE, mounts=(Mount(mount_path="/a", data_source_id="d-1"),))
     sources = job(make_run(ep=8, site=site), "/x")["DataSources"]
     assert sources == [{"DataSourceId": "d-1", "MountPath": "/a"}]
+
+
+def test_the_site_file_of_the_documents_is_one(tmp_path: Path) -> None:
+    documents = Path(__file__).parent.parent.parent / "docs" / "run-folder.md"
+    example = documents.read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "site.yaml").write_text(example)
+    assert load_site(tmp_path / "site.yaml").template == "qwen3"

@@ -18,9 +18,8 @@ def main() -> int:
             suite[1] += float(case.get("time", 0))
             suite[2] += case.find("skipped") is not None
         for name, (tests, seconds, skips) in sorted(suites.items()):
-            print(
-                f"{report.stem:<12} {name:<20} {tests:5.0f} tests {seconds:7.1f} s {skips:3.0f} skipped"
-            )
+            counts = f"{tests:5.0f} tests {seconds:7.1f} s {skips:3.0f} skipped"
+            print(f"{report.stem:<12} {name:<20} {counts}")
             skipped += int(skips)
     print(f"{skipped} skipped in all")
     return 1 if skipped else 0

@@ -109,7 +109,7 @@ def _checkpoint_args(run: Run) -> dict[str, ArgValue]:
 
 
 def _is_lora(run: Run) -> bool:
-    return run.plan.args["tuner_type"] == TunerType.LORA.value
+    return TunerType(run.plan.args["tuner_type"]) is TunerType.LORA
 
 
 def _common(run: Run, direction: Direction) -> dict[str, object]:

@@ -16,6 +16,7 @@ from planner.recipe import Recipe
 from planner.site import Site
 from planner.stack import Stack
 from planner.swift_args import FLAG_ORDER, ArgValue
+from planner.workload import TunerType
 from planner.yaml_files import one_line, shortened
 
 FORMAT_VERSION = "1.0"
@@ -109,7 +110,7 @@ _PARTS: dict[str, TypeAdapter[Any]] = {
 # What scripts rely on, where a file that somebody changed could break it.
 _PROMISES: dict[str, Callable[[Run], bool]] = {
     "plan.args does not say which tuner it is for": lambda run: (
-        {"tuner_type", "no_save_optim"} <= run.plan.args.keys()
+        run.plan.args.get("tuner_type") in tuple(TunerType) and "no_save_optim" in run.plan.args
     ),
     "plan.args holds a flag that is not known": lambda run: (
         run.plan.args.keys() <= FLAG_ORDER.keys()

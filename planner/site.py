@@ -1,7 +1,8 @@
 """Where a run happens: paths, image, mounts and PAI-DLC's names, from flags and a YAML file."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -106,3 +107,25 @@ def load_site(path: Path) -> Site:
         mounts=tuple(Mount(**mount.model_dump()) for mount in file.mounts),
         dlc=Dlc(**file.dlc.model_dump()),
     )
+
+
+def with_absolute_paths(site: Site) -> Site:
+    """The site with model and data as absolute paths where they are files or folders here.
+
+    Scripts run in the run folder, so that another relative path would be lost. What is not here is
+    left as it is: a hub id, or a path of the nodes. `#500` after a data set is a number of samples.
+    """
+    return replace(
+        site,
+        model_path=_absolute_if_here(site.model_path),
+        dataset=tuple(map(_absolute_if_here, site.dataset)),
+    )
+
+
+def _absolute_if_here(path: str) -> str:
+    name, hash_sign, count = path.partition("#")
+    if not name or "\0" in path:
+        return path
+    if os.path.exists(path):
+        return os.path.abspath(path)
+    return os.path.abspath(name) + hash_sign + count if os.path.exists(name) else path

@@ -88,7 +88,7 @@ class Case:
 def golden_cases() -> list[Case]:
     """Return runs that between them write every kind of line."""
     uneven = even_split(94, 16)
-    moe = {"pp": 2, "ep": 8, "recompute": FULL}
+    moe: dict[str, Any] = {"pp": 2, "ep": 8, "recompute": FULL}
     return [
         Case("moe-full-4.6", make_run(**moe)),
         Case("moe-full-3.12", make_run(stack="ms-swift-3.12", **moe)),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recorder import LAUNCHER, stand_ins
@@ -49,7 +50,7 @@ def with_gpus(folder: Path, number: int) -> None:
     smi.chmod(0o755)
 
 
-ONE_NODE = {"ep": 8, "num_nodes": 1, "load": Load.DIRECT}
+ONE_NODE: dict[str, Any] = {"ep": 8, "num_nodes": 1, "load": Load.DIRECT}
 
 
 def test_train_runs_this_nodes_part(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from launch.dlc import MAX_JOB_BYTES, display_name, job
 from launch.run_folder import render, render_again, run_json, write_run_folder
 from planner.errors import UsageError
 from planner.run import Load, Run, read_run
-from planner.site import Mount, Site, load_site
+from planner.site import Mount, Site, load_site, with_absolute_paths
 
 JOB_SCHEMA = Path(launch.__file__).parent / "templates" / "job.schema.json"
 each_case = pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)
@@ -284,6 +284,18 @@ def test_a_mistake_in_a_site_file_is_named(tmp_path: Path, content: str, words: 
     (tmp_path / "site.yaml").write_text(content)
     with pytest.raises(UsageError, match=words):
         load_site(tmp_path / "site.yaml")
+
+
+def test_paths_that_are_here_become_absolute_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "a.jsonl").touch()
+    site = Site(model_path="./model/", dataset=("a.jsonl#500", "AI-ModelScope/alpaca#9", "/b", ""))
+    found = with_absolute_paths(site)
+    assert found.model_path == str(tmp_path / "model")
+    assert found.dataset == (f"{tmp_path}/a.jsonl#500", "AI-ModelScope/alpaca#9", "/b", "")
 
 
 def test_mounts_are_data_sources() -> None:

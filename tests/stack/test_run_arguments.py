@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from runs import Case, golden_cases
 
-from convert.scripts import Direction, conversion_args, conversion_sizes, has_single_process
+from convert.scripts import Direction, conversion_args, has_single_process
+from convert.sizes import conversion_sizes
 from launch.arguments import train_args
 from planner.dialects import argv, load_dialect, translate
 from planner.layout import PipelineSplit

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from planner.activations import BF16
 from planner.compute import Compute, head_flops, layer_flops
-from planner.constraints import Problem
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
 from planner.layer_view import GridSizes, LayerCounts, LayerViews
@@ -18,6 +17,7 @@ from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
 from planner.memory import Moment, StageMemory, StageShape, device_used, level_bytes, stage_memory
 from planner.parameters import RankParameters, layer_parts, rank_parameters
 from planner.placement import GroupPlacement, place
+from planner.problem import Problem
 from planner.schedule import in_flight_microbatches, pipeline_seconds
 from planner.split import SplitCosts, split_layers
 from planner.split_view import SplitView

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from planner.activations import LayerActivations, LayerShape, layer_activations, layer_shape
 from planner.compute import Compute, LayerSeconds
-from planner.constraints import Problem
 from planner.layout import NO_RECOMPUTE, Recompute
+from planner.problem import Problem
 from planner.step_time import Communication, LayerCommunication
 from planner.workload import TunerType
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from planner.constraints import LEVELS, Problem, Rule, Sizes, Violation, rules_for
+from planner.constraints import LEVELS, Rule, Violation, rules_for
 from planner.evaluate import BatchView, Evaluator
 from planner.layer_view import GridSizes
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
 from planner.model_spec import GroupedQueryAttention, ModelSpec
+from planner.problem import Problem, Sizes
 from planner.verdict import Verdict, verdict
 
 LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same

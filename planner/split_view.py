@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from planner.constraints import Problem
 from planner.layer_view import LayerCounts
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
+from planner.problem import Problem
 
 
 class SplitView:

@@ -1,0 +1,41 @@
+"""What a search is about: a problem that stays the same, and sizes that may not fit together."""
+
+from dataclasses import dataclass
+
+from planner.cluster import Cluster
+from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
+from planner.model_spec import ModelSpec
+from planner.stack import Stack
+from planner.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What does not change during a search."""
+
+    model: ModelSpec
+    cluster: Cluster
+    workload: Workload
+    stack: Stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """A candidate before it is a layout: sizes that may contradict each other."""
+
+    world_size: int
+    tp: int = 1
+    cp: int = 1
+    pp: int = 1
+    ep: int = 1
+    etp: int = 1
+    vpp: int = 1
+    micro_batch_size: int = 1
+    recompute: Recompute = NO_RECOMPUTE
+    split: PipelineSplit | None = None
+    dispatcher: str = "alltoall"
+
+    @property
+    def dp(self) -> int:
+        """Data-parallel size of the attention grid, rounded down; at least 1."""
+        return max(1, self.world_size // (self.tp * self.cp * self.pp))

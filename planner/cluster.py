@@ -37,7 +37,7 @@ class Assumption:
     """A number that was neither given nor measured nor published."""
 
     id: str
-    value: float
+    value: float | str | tuple[str, ...]
     unit: str
     source: str
 

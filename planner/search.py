@@ -20,6 +20,8 @@ from planner.verdict import Verdict, verdict
 
 LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same
 LARGEST_VIRTUAL_PIPELINE_SIZE = 8
+# Step times closer than this are not told apart.
+ASSUMED_TIE_FRACTION = 0.02
 
 FULL_RECOMPUTE = Recompute(granularity="full", method="uniform", num_layers=1)
 
@@ -52,7 +54,15 @@ def recompute_ladder(model: ModelSpec, layers_per_chunk: int, wanted: str) -> li
 class Candidate:
     """A layout that fits, with what ranks it."""
 
-    __slots__ = ("_sizes", "micro_batch_size", "order", "recompute", "step_seconds", "verdict")
+    __slots__ = (
+        "_sizes",
+        "micro_batch_size",
+        "order",
+        "plainness",
+        "recompute",
+        "step_seconds",
+        "verdict",
+    )
 
     def __init__(
         self,
@@ -66,10 +76,11 @@ class Candidate:
         self.verdict = verdict
         self.step_seconds = batch.step_seconds(recompute)
         # What fits first, then speed, then the plainer layout.
+        self.plainness = (sizes.etp, sizes.cp, sizes.tp, sizes.vpp, sizes.pp, sizes.ep)
         self.order = (
             verdict.order,
             round(self.step_seconds, 9),
-            (sizes.vpp, sizes.etp, sizes.cp, sizes.tp, sizes.pp, sizes.ep),
+            self.plainness,
             micro_batch_size,
             (recompute.granularity, recompute.modules),
         )
@@ -135,7 +146,7 @@ def search(evaluator: Evaluator) -> SearchResult:
             rule_id: Rejection(count=tally.counts[rule_id], example=sizes, violation=violation)
             for rule_id, (sizes, violation) in tally.examples.items()
         },
-        ranked=sorted(best.values(), key=lambda candidate: candidate.order),
+        ranked=_ranked(list(best.values())),
         nearest_miss=as_layout(evaluator.problem, missed[1]) if missed else None,
     )
 
@@ -147,6 +158,26 @@ class _Pipeline:
     sizes: Sizes
     micro_batches: list[int]
     recomputes: list[Recompute]
+
+
+def _ranked(candidates: list[Candidate]) -> list[Candidate]:
+    """By verdict and speed; those that tie with the fastest come first, the plainest of them on
+    top.
+
+    Splitting sequences and layers costs what the time model does not know, so that a difference
+    below its error does not pay for it.
+    """
+    ranked = sorted(candidates, key=lambda candidate: candidate.order)
+    if not ranked:
+        return []
+    limit = ranked[0].step_seconds * (1 + ASSUMED_TIE_FRACTION)
+    tied = [
+        candidate
+        for candidate in ranked
+        if candidate.verdict is ranked[0].verdict and candidate.step_seconds <= limit
+    ]
+    plainest = sorted(tied, key=lambda candidate: (candidate.plainness, candidate.order))
+    return plainest + [candidate for candidate in ranked if candidate not in tied]
 
 
 def _best_of_pipeline(

@@ -1,0 +1,98 @@
+"""What a plan assumes: what was not given, and what nobody measured or published."""
+
+from collections.abc import Collection, Iterator
+
+from planner.cluster import Assumption
+from planner.collectives import assumed_family
+from planner.efficiency import efficiency_assumptions
+from planner.host_memory import ASSUMED_PROCESS_BYTES
+from planner.memory import ASSUMED_NCCL_COMMUNICATOR_BYTES
+from planner.problem import Problem
+from planner.verdict import ASSUMED_MARGIN_FRACTION
+
+# The defaults of the command line: id, unit and what to know about it.
+_DEFAULTS = {
+    "topology": ("", "no --topology given: H100 hosts"),
+    "tuner_type": ("", "no --tuner-type given: full fine-tuning in bf16"),
+    "seq_length": ("tokens", "no --seq-length given: packed to this length"),
+    "global_batch_size": (
+        "packs",
+        "no --global-batch-size given; few microbatches make pipelines look bad",
+    ),
+    "routing_imbalance": (
+        "busiest rank / mean",
+        "no --routing-imbalance given: every expert gets as many tokens",
+    ),
+}
+
+
+def assumptions(problem: Problem, given: Collection[str]) -> list[Assumption]:
+    """All assumptions of a problem; `given` names the flags that the user gave."""
+    return [*_defaults(problem, given), *_stack(problem), *_guesses(problem)]
+
+
+def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
+    workload = problem.workload
+    values = {
+        "topology": problem.cluster.name,
+        "tuner_type": workload.tuner_type.value,
+        "seq_length": workload.seq_length,
+        "global_batch_size": workload.global_batch_size,
+        "routing_imbalance": workload.routing_imbalance,
+    }
+    for name, (unit, source) in _DEFAULTS.items():
+        if name not in given and (name != "routing_imbalance" or problem.model.is_moe):
+            yield Assumption(id=name, value=values[name], unit=unit, source=source)
+    if workload.mean_document_tokens is None:
+        yield Assumption(
+            id="mean_document_tokens",
+            value=workload.document_tokens,
+            unit="tokens",
+            source="not known: attention is counted as if each pack were one document",
+        )
+    left = problem.model.mtp_num_layers - workload.mtp_num_layers
+    if left > 0:
+        yield Assumption(
+            id="mtp_num_layers",
+            value=workload.mtp_num_layers,
+            unit="layers",
+            source=f"ms-swift's default: {left} MTP layer of the checkpoint is neither trained "
+            "nor exported; --mtp-num-layers keeps it",
+        )
+
+
+def _stack(problem: Problem) -> Iterator[Assumption]:
+    stack = problem.stack
+    for name in stack.assumed:
+        yield Assumption(
+            id=f"stack.{name}", value=getattr(stack, name), unit="", source=stack.sources[name]
+        )
+
+
+def _guesses(problem: Problem) -> Iterator[Assumption]:
+    cluster = problem.cluster
+    yield from cluster.assumptions
+    families = (cluster.nvlink_efficiency, cluster.network_efficiency)
+    for family in families if cluster.num_nodes > 1 else families[:1]:
+        source = assumed_family(family)
+        if source is not None:
+            yield Assumption(id=f"collectives.{family}", value=family, unit="", source=source)
+    yield from efficiency_assumptions(cluster.gpu)
+    yield Assumption(
+        id="memory.margin",
+        value=ASSUMED_MARGIN_FRACTION,
+        unit="fraction of a GPU",
+        source="kept free by a plan that fits",
+    )
+    yield Assumption(
+        id="memory.nccl_communicator",
+        value=ASSUMED_NCCL_COMMUNICATOR_BYTES,
+        unit="bytes",
+        source="buffers of each communicator, not measured yet",
+    )
+    yield Assumption(
+        id="memory.host_process",
+        value=ASSUMED_PROCESS_BYTES,
+        unit="bytes",
+        source="host memory of one training process, not measured yet",
+    )

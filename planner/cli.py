@@ -1,0 +1,194 @@
+"""`plan`: search and rank layouts, or evaluate the one that is named."""
+
+import gc
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from planner.command import run_app
+from planner.errors import UsageError
+from planner.inputs import Request, to_problem
+from planner.run import Load
+from planner.workload import Placement, TunerType
+
+# A search makes many small objects and no cycles; looking for cycles costs a tenth of its time.
+gc.disable()
+
+Value = TypeVar("Value")
+
+app = typer.Typer(
+    help="Find the parallel layout that trains a MoE model fastest and fits; write its scripts.",
+    epilog="lint, explain, why-not, compare, verify, calibrate and bench are commands to come.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Gpus = Annotated[int, typer.Option(help="GPUs in all.")]
+Model = Annotated[str, typer.Option(help="Bundled name, hub id, folder or config.json.")]
+Nodes = Annotated[int | None, typer.Option(help="Hosts; as few as possible when not given.")]
+Topology = Annotated[str | None, typer.Option(help="Name or YAML file of the hosts.")]
+StackName = Annotated[str | None, typer.Option("--stack", help="Name or YAML file of software.")]
+SeqLength = Annotated[int | None, typer.Option(help="Tokens of a pack.")]
+GlobalBatch = Annotated[int | None, typer.Option("--global-batch-size", help="Packs of a step.")]
+MicroBatch = Annotated[int | None, typer.Option("--micro-batch-size", help="Else searched.")]
+Tuner = Annotated[TunerType | None, typer.Option("--tuner-type", help="What is trained.")]
+LoraRank = Annotated[int | None, typer.Option(help="Rank of LoRA adapters.")]
+Imbalance = Annotated[
+    float | None, typer.Option("--routing-imbalance", help="Busiest expert rank over the mean.")
+]
+Documents = Annotated[
+    int | None, typer.Option("--mean-document-tokens", help="Mean document inside a pack.")
+]
+Mtp = Annotated[int | None, typer.Option("--mtp-num-layers", help="MTP layers to train.")]
+Place = Annotated[Placement | None, typer.Option("--placement", help="nvlink: TP and EP in it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Download = Annotated[bool, typer.Option("--allow-download", help="Fetch an unknown config.json.")]
+
+
+def _required(flag: str, value: Value | None) -> Value:
+    """The value, or an error that names the flag: options of a group cannot be required."""
+    if value is None:
+        raise UsageError("input.missing", flag=flag)
+    return value
+
+
+def _downloader(allowed: bool) -> Callable[[str], Path] | None:
+    if not allowed:
+        return None
+    from measure.hub import download_config
+
+    return download_config
+
+
+@app.callback(invoke_without_command=True)
+def search_command(
+    context: typer.Context,
+    gpus: Annotated[int | None, typer.Option(help="GPUs in all.")] = None,
+    model: Annotated[str | None, typer.Option(help="Bundled name, hub id, folder or file.")] = None,
+    nodes: Nodes = None,
+    topology: Topology = None,
+    stack: StackName = None,
+    seq_length: SeqLength = None,
+    micro_batch_size: MicroBatch = None,
+    global_batch_size: GlobalBatch = None,
+    tuner_type: Tuner = None,
+    lora_rank: LoraRank = None,
+    recompute: Annotated[str | None, typer.Option(help="auto, none, selective or full.")] = None,
+    routing_imbalance: Imbalance = None,
+    mean_document_tokens: Documents = None,
+    mtp_num_layers: Mtp = None,
+    placement: Place = None,
+    top: Annotated[int, typer.Option(min=1, help="Plans to show.")] = 5,
+    json: AsJson = False,
+    allow_download: Download = False,
+    output_dir: Annotated[Path | None, typer.Option(help="Write the run folder of plan 1.")] = None,
+    model_path: Annotated[str, typer.Option(help="Weights, as the nodes see them.")] = "",
+    dataset: Annotated[list[str] | None, typer.Option(help="Data, as the nodes see it.")] = None,
+    load: Annotated[Load, typer.Option(help="Where training reads the weights.")] = Load.MCORE,
+    site: Annotated[Path | None, typer.Option(help="YAML file of the site.")] = None,
+) -> None:
+    """Search all layouts, rank those that fit, and write the scripts of the first."""
+    if context.invoked_subcommand is not None:
+        return
+    from planner.commands import Scripts, run_search
+
+    request = Request(
+        gpus=_required("--gpus", gpus),
+        nodes=nodes,
+        model=_required("--model", model),
+        topology=topology,
+        stack=stack,
+        seq_length=seq_length,
+        micro_batch_size=micro_batch_size,
+        global_batch_size=global_batch_size,
+        tuner_type=tuner_type,
+        lora_rank=lora_rank,
+        recompute=recompute,
+        routing_imbalance=routing_imbalance,
+        mean_document_tokens=mean_document_tokens,
+        mtp_num_layers=mtp_num_layers,
+        placement=placement,
+    )
+    scripts = None
+    if output_dir is not None:
+        scripts = Scripts(output_dir, model_path, tuple(dataset or ()), load, site)
+    started = time.perf_counter()
+    run_search(
+        to_problem(request, _downloader(allow_download)),
+        request.given,
+        top=top,
+        as_json=json,
+        scripts=scripts,
+        clock=lambda: time.perf_counter() - started,
+    )
+
+
+@app.command()
+def check(
+    gpus: Gpus,
+    model: Model,
+    nodes: Nodes = None,
+    tp: Annotated[int, typer.Option(help="tensor_model_parallel_size")] = 1,
+    pp: Annotated[int, typer.Option(help="pipeline_model_parallel_size")] = 1,
+    ep: Annotated[int, typer.Option(help="expert_model_parallel_size")] = 1,
+    etp: Annotated[int, typer.Option(help="expert_tensor_parallel_size")] = 1,
+    cp: Annotated[int, typer.Option(help="context_parallel_size")] = 1,
+    vpp: Annotated[int, typer.Option(help="virtual_pipeline_model_parallel_size")] = 1,
+    recompute: Annotated[
+        str | None, typer.Option(help="none, selective, full, or auto: the cheapest that fits.")
+    ] = None,
+    recompute_modules: Annotated[
+        str | None, typer.Option(help="Of selective, for example moe_act,layernorm.")
+    ] = None,
+    topology: Topology = None,
+    stack: StackName = None,
+    seq_length: SeqLength = None,
+    micro_batch_size: MicroBatch = None,
+    global_batch_size: GlobalBatch = None,
+    tuner_type: Tuner = None,
+    lora_rank: LoraRank = None,
+    routing_imbalance: Imbalance = None,
+    mean_document_tokens: Documents = None,
+    mtp_num_layers: Mtp = None,
+    placement: Place = None,
+    json: AsJson = False,
+    allow_download: Download = False,
+) -> None:
+    """Evaluate one layout. Layers are split evenly where they divide, as Megatron-Core does."""
+    from planner.commands import run_check
+
+    request = Request(
+        gpus=gpus,
+        nodes=nodes,
+        model=model,
+        topology=topology,
+        stack=stack,
+        seq_length=seq_length,
+        micro_batch_size=micro_batch_size,
+        global_batch_size=global_batch_size,
+        tuner_type=tuner_type,
+        lora_rank=lora_rank,
+        recompute=recompute,
+        routing_imbalance=routing_imbalance,
+        mean_document_tokens=mean_document_tokens,
+        mtp_num_layers=mtp_num_layers,
+        placement=placement,
+    )
+    run_check(
+        to_problem(request, _downloader(allow_download)),
+        request.given,
+        sizes={"tp": tp, "pp": pp, "ep": ep, "etp": etp, "cp": cp, "vpp": vpp},
+        modules=tuple(recompute_modules.split(",")) if recompute_modules else None,
+        as_json=json,
+    )
+
+
+def main() -> None:
+    """The console command."""
+    run_app(app, as_json="--json" in sys.argv)

@@ -1,0 +1,255 @@
+"""What `plan` and `plan check` do, from a problem to standard output and a run folder."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from planner.assumptions import assumptions
+from planner.constraints import violations
+from planner.errors import NothingFitsError, UsageError
+from planner.evaluate import Evaluator
+from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
+from planner.no_fit import prove
+from planner.plan import Plan
+from planner.planning import check_plan, make_plan
+from planner.problem import Problem, Sizes
+from planner.recipe import load_recipe
+from planner.report.answer import Answer, answer_to_json
+from planner.report.json_ import as_json as json_text
+from planner.run import Load, Machines, Run
+from planner.search import FULL_RECOMPUTE, SearchResult, as_layout, recompute_ladder, search
+from planner.site import Site, load_site, with_absolute_paths
+from planner.split import even_split
+from planner.verdict import Verdict, verdict
+
+# What ms-swift recomputes when it is told "selective" and no modules (its default).
+SWIFT_SELECTIVE = ("core_attn",)
+RECOMPUTE_CHOICES = ("auto", "none", "selective", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """The run folder that a user wants."""
+
+    output_dir: Path
+    model_path: str
+    dataset: tuple[str, ...]
+    load: Load
+    site: Path | None
+
+
+def run_search(
+    problem: Problem,
+    given: Collection[str],
+    *,
+    top: int,
+    as_json: bool,
+    scripts: Scripts | None,
+    clock: Callable[[], float],
+) -> None:
+    """Search, print the answer, write the run folder.
+
+    Raises UsageError: input.*, run.*; NothingFitsError: nofit.error.
+    """
+    _check_recompute(problem)
+    site = _site(scripts) if scripts else None
+    evaluator = Evaluator(problem)
+    result = search(evaluator)
+    if not result.ranked:
+        raise _nothing(problem, result)
+    recipe = load_recipe(problem.workload.tuner_type)
+    plans = [
+        make_plan(evaluator, candidate.layout(problem), recipe) for candidate in result.ranked[:top]
+    ]
+    answer = Answer(
+        problem=problem,
+        assumptions=assumptions(problem, given),
+        plans=plans,
+        search=result,
+        search_seconds=clock(),
+        grids_that_fit=len(result.ranked),
+    )
+    written: list[Path] = []
+    if scripts and site:
+        written = _write(problem, plans[0], scripts, site)
+    _print(answer, as_json=as_json, next_steps=_next_steps(plans[0], scripts, written))
+
+
+def run_check(
+    problem: Problem,
+    given: Collection[str],
+    *,
+    sizes: dict[str, int],
+    modules: tuple[str, ...] | None,
+    as_json: bool,
+) -> None:
+    """Evaluate the layout that a user names and print it. Raises UsageError: input.*."""
+    _check_recompute(problem)
+    for name, size in sizes.items():
+        if size < 1:
+            raise UsageError("input.not_positive", flag=f"--{name}", least=1, value=size)
+    evaluator = Evaluator(problem)
+    named = Sizes(
+        world_size=problem.cluster.num_gpus,
+        micro_batch_size=problem.workload.micro_batch_size or 1,
+        tp=sizes["tp"],
+        pp=sizes["pp"],
+        ep=sizes["ep"],
+        etp=sizes["etp"],
+        cp=sizes["cp"],
+        vpp=sizes["vpp"],
+    )
+    named = replace(named, split=_split(evaluator, named))
+    named = replace(named, recompute=_named_recompute(evaluator, named, modules))
+    plan = check_plan(evaluator, named, load_recipe(problem.workload.tuner_type))
+    answer = Answer(problem=problem, assumptions=assumptions(problem, given), plans=[plan])
+    _print(answer, as_json=as_json, next_steps=[])
+
+
+def _check_recompute(problem: Problem) -> None:
+    choice = problem.workload.recompute
+    if choice not in RECOMPUTE_CHOICES:
+        raise UsageError(
+            "input.choice",
+            flag="--recompute",
+            value=repr(choice),
+            choices=", ".join(RECOMPUTE_CHOICES),
+            suggestion="use one of them",
+        )
+
+
+def _split(evaluator: Evaluator, sizes: Sizes) -> PipelineSplit:
+    """As Megatron-Core reads the sizes: even; solved where the layers do not divide."""
+    layers = evaluator.problem.model.num_layers
+    found = even_split(layers, sizes.pp, sizes.vpp) or evaluator.split(sizes.pp, sizes.vpp)
+    if found is None:
+        raise UsageError(
+            "rule.layers",
+            layers=layers,
+            pp=sizes.pp,
+            vpp=sizes.vpp,
+        )
+    return found
+
+
+def _named_recompute(
+    evaluator: Evaluator, sizes: Sizes, modules: tuple[str, ...] | None
+) -> Recompute:
+    choice = evaluator.problem.workload.recompute
+    if modules is not None or choice == "selective":
+        return Recompute(granularity="selective", modules=modules or SWIFT_SELECTIVE)
+    if choice == "none":
+        return NO_RECOMPUTE
+    if choice == "full":
+        return FULL_RECOMPUTE
+    return _cheapest_that_fits(evaluator, sizes)
+
+
+def _cheapest_that_fits(evaluator: Evaluator, sizes: Sizes) -> Recompute:
+    """The fastest choice of the ladder that fits, or the one that needs least."""
+
+    problem = evaluator.problem
+    if any(not broken.rule.evaluable for broken in violations(problem, sizes)):
+        return NO_RECOMPUTE
+    layout = as_layout(problem, sizes)
+    batch = evaluator.batch(layout)
+    layers = problem.model.num_layers // (sizes.pp * sizes.vpp)
+    usable = problem.cluster.gpu.memory_usable_bytes
+
+    def order(recompute: Recompute) -> tuple[int, float]:
+        used = batch.device_used(recompute)
+        found = verdict(used, usable)
+        exceeds = found is Verdict.EXCEEDS
+        return found.order, used if exceeds else batch.step_seconds(recompute)
+
+    return min(recompute_ladder(problem.model, layers, "auto"), key=order)
+
+
+def _nothing(problem: Problem, result: SearchResult) -> Exception:
+    gpus, batch = problem.cluster.num_gpus, problem.workload.global_batch_size
+    if result.legal == 0 and "batch" in result.rejected:
+        step = (problem.workload.micro_batch_size or 1) * gpus
+        nearest = max(1, round(batch / step)) * step
+        return UsageError("input.batch", total=batch, gpus=gpus, nearest=nearest)
+    proof = prove(problem, result)
+    return NothingFitsError(
+        "nofit.error",
+        model=problem.model.name,
+        gpus=gpus,
+        gpu=problem.cluster.gpu.name,
+        tuner=f"{problem.workload.tuner_type.value} fine-tuning",
+        because="; ".join(reason.message for reason in proof.because),
+        ways_out="; or ".join(reason.message for reason in proof.ways_out),
+    )
+
+
+def _site(scripts: Scripts) -> Site:
+    """The site of the scripts, checked before the search. Raises UsageError: run.*."""
+    site = load_site(scripts.site) if scripts.site else Site()
+    if scripts.model_path:
+        site = replace(site, model_path=scripts.model_path)
+    if scripts.dataset:
+        site = replace(site, dataset=scripts.dataset)
+    missing = [
+        flag
+        for flag, value in (("--model-path", site.model_path), ("--dataset", site.dataset))
+        if not value
+    ]
+    if missing:
+        raise UsageError("run.needs", flags=" and ".join(missing))
+    if os.path.lexists(scripts.output_dir):
+        raise UsageError("run.folder_exists", path=scripts.output_dir)
+    return with_absolute_paths(site)
+
+
+def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[Path]:
+    from launch.run_folder import write_run_folder
+
+    cluster = problem.cluster
+    run = Run(
+        plan=plan,
+        recipe=load_recipe(problem.workload.tuner_type),
+        site=site,
+        model=problem.model,
+        machines=Machines(
+            num_nodes=cluster.num_nodes,
+            gpus_per_node=cluster.gpus_per_node,
+            gpu_name=cluster.gpu.name,
+            gpu_memory_bytes=cluster.gpu.memory_usable_bytes,
+        ),
+        stack=problem.stack,
+        load=scripts.load,
+    )
+    return [scripts.output_dir / name for name in write_run_folder(run, scripts.output_dir)]
+
+
+def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> list[str]:
+    if scripts:
+        folder = shlex.quote(str(scripts.output_dir))
+        return [
+            f"{len(written)} files written to {folder}",
+            f"on every node: bash {folder}/train.sh",
+        ]
+    words = ["plan", *sys.argv[1:]] if sys.argv else ["plan"]
+    command = " ".join(shlex.quote(word) for word in words)
+    return [f"{command} --model-path MODEL --dataset DATA --output-dir runs/NAME"]
+
+
+def _print(answer: Answer, *, as_json: bool, next_steps: list[str]) -> None:
+    if as_json:
+        print(json_text(answer_to_json(answer)))
+        return
+    from planner.report.text import FULL_WIDTH, print_answer
+
+    terminal = sys.stdout.isatty()
+    print_answer(
+        answer,
+        sys.stdout,
+        width=shutil.get_terminal_size((FULL_WIDTH, 24)).columns,
+        color=terminal and "NO_COLOR" not in os.environ,
+        next_steps=next_steps,
+    )

@@ -1,0 +1,102 @@
+"""Why nothing fits, as a proof, and the cheapest ways out."""
+
+from dataclasses import dataclass, replace
+
+from planner.evaluate import Evaluator
+from planner.layout import Layout
+from planner.memory import StageMemory
+from planner.parameters import model_parameters
+from planner.plan import Reason
+from planner.problem import Problem
+from planner.search import SearchResult, search
+from planner.units import GIB, GIGA
+from planner.workload import TunerType
+
+ADAM_BYTES = 12  # fp32 weights and two moments of a parameter
+STATIC_BYTES = 18  # and bf16 weights and fp32 gradients
+MOST_TIMES_MORE_NODES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """`because` leads to the conclusion; `ways_out` were each tried and fit."""
+
+    because: list[Reason]
+    ways_out: list[Reason]
+
+
+def prove(problem: Problem, result: SearchResult) -> Proof:
+    """Why no layout of the problem fits."""
+    return Proof(because=_because(problem, result), ways_out=list(_ways_out(problem)))
+
+
+def _because(problem: Problem, result: SearchResult) -> list[Reason]:
+    """One term that alone exceeds the GPU for every layout, or the nearest layout's shortage."""
+    workload, gpus = problem.workload, problem.cluster.num_gpus
+    usable = problem.cluster.gpu.memory_usable_bytes
+    total = sum(model_parameters(problem.model, mtp_num_layers=workload.mtp_num_layers).values())
+    values = {
+        "billions": round(total / GIGA, 1),
+        "gpus": gpus,
+        "usable_gib": round(usable / GIB, 1),
+    }
+    if workload.tuner_type is TunerType.FULL:
+        for message, per_parameter in (
+            ("nofit.optimizer", ADAM_BYTES),
+            ("nofit.static", STATIC_BYTES),
+        ):
+            needed = per_parameter * total / gpus
+            if needed > usable:
+                return [
+                    Reason(
+                        message,
+                        {**values, "bytes": per_parameter, "needed_gib": round(needed / GIB, 1)},
+                    )
+                ]
+    if result.nearest_miss is None:
+        return [Reason("nofit.nothing_legal", {"model": problem.model.name, "gpus": gpus})]
+    return [_nearest(problem, result.nearest_miss)]
+
+
+def _nearest(problem: Problem, layout: Layout) -> Reason:
+    stages = Evaluator(problem).batch(layout).memory(layout.recompute)
+    fullest: StageMemory = max(stages, key=lambda stage: stage.device_used)
+    largest = sorted(fullest.terms.items(), key=lambda item: -item[1])[:3]
+    return Reason(
+        "nofit.nearest",
+        {
+            "layout": f"tp{layout.tp} pp{layout.pp} cp{layout.cp} ep{layout.ep} "
+            f"recompute {layout.recompute}",
+            "used_gib": round(fullest.device_used / GIB, 1),
+            "usable_gib": round(fullest.usable / GIB, 1),
+            "terms": ", ".join(f"{term} {size / GIB:.1f} GiB" for term, size in largest),
+        },
+    )
+
+
+def _ways_out(problem: Problem) -> list[Reason]:
+    """What was tried and fits: LoRA on the same GPUs, and the fewest doublings of the nodes."""
+    found = []
+    workload = problem.workload
+    if workload.tuner_type is TunerType.FULL:
+        lora = replace(problem, workload=replace(workload, tuner_type=TunerType.LORA))
+        if search(Evaluator(lora)).ranked:
+            found.append(Reason("nofit.lora", {}))
+    times = 2
+    while times <= MOST_TIMES_MORE_NODES:
+        nodes = problem.cluster.num_nodes * times
+        cluster = replace(problem.cluster, num_nodes=nodes)
+        batch = max(workload.global_batch_size, cluster.num_gpus)
+        larger = replace(
+            problem, cluster=cluster, workload=replace(workload, global_batch_size=batch)
+        )
+        if search(Evaluator(larger)).ranked:
+            values = {"gpus": cluster.num_gpus, "nodes": nodes, "batch": batch}
+            found.append(Reason("nofit.gpus", values))
+            break
+        times *= 2
+    if workload.seq_length > 2048:
+        shorter = replace(problem, workload=replace(workload, seq_length=2048))
+        if search(Evaluator(shorter)).ranked:
+            found.append(Reason("nofit.shorter", {"seq_length": 2048}))
+    return found

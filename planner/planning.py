@@ -1,0 +1,116 @@
+"""Make plans: evaluate a layout fully and say why it was chosen."""
+
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from planner.constraints import Violation, violations
+from planner.evaluate import Evaluator
+from planner.host_memory import host_memory_bytes
+from planner.layout import Layout
+from planner.memory import StageMemory
+from planner.plan import BrokenRule, Plan, Reason, StagePlan
+from planner.problem import Sizes
+from planner.reasons import reasons
+from planner.recipe import Recipe
+from planner.search import as_layout
+from planner.step_time import StepTime
+from planner.swift_args import training_args
+from planner.units import TERA
+from planner.verdict import verdict
+from planner.yaml_files import StrictModel, load_yaml_model
+
+CONFIDENCE_FILE = Path(__file__).parent / "data" / "confidence.yaml"
+
+
+class _Confidence(StrictModel):
+    grade: str
+    relative_error_p90: float
+    rows: int
+
+
+class _ConfidenceFile(StrictModel):
+    measured: dict[str, _Confidence | None]
+
+
+@cache
+def confidence() -> dict[str, Any]:
+    """Grade and error of the predicted values, by dotted path; None where nothing was measured."""
+    found = load_yaml_model(CONFIDENCE_FILE, _ConfidenceFile).measured
+    return {path: each and each.model_dump() for path, each in found.items()}
+
+
+def make_plan(
+    evaluator: Evaluator, layout: Layout, recipe: Recipe, *, broken: tuple[Violation, ...] = ()
+) -> Plan:
+    """The plan of a layout that can be evaluated; `broken` are the rules that it breaks."""
+    problem = evaluator.problem
+    batch = evaluator.batch(layout)
+    memory = batch.memory(layout.recompute)
+    time = batch.step_time(layout.recompute)
+    parameters = [batch.parameters(stage) for stage in range(layout.pp)]
+    usable = problem.cluster.gpu.memory_usable_bytes
+    fullest = max(stage.device_used for stage in memory)
+    seconds, workload = time.total, problem.workload
+    tokens = workload.global_batch_size * workload.seq_length
+    return Plan(
+        layout=layout,
+        args=training_args(problem.model, layout, workload, problem.stack, recipe),
+        verdict=verdict(fullest, usable).value,
+        violations=broken_rules(broken),
+        stages=[
+            StagePlan(
+                stage=stage,
+                worst_rank=stage * layout.world_size // layout.pp,
+                num_layers=layout.split.num_layers(stage),
+                layer_ids=[list(chunk) for chunk in layout.split.layer_ids(stage)],
+                parameters=parameters[stage].total,
+                expert_parameters=parameters[stage].expert,
+                trainable_parameters=parameters[stage].trainable,
+                compute_seconds=time.compute_seconds[stage],
+                memory_bytes=_memory_to_json(memory[stage]),
+            )
+            for stage in range(layout.pp)
+        ],
+        host_memory_bytes=host_memory_bytes(layout, parameters, problem.cluster.gpus_per_node),
+        step_seconds=_time_to_json(time),
+        tokens_per_second_per_gpu=tokens / seconds / layout.world_size,
+        samples_per_second=workload.global_batch_size / seconds,
+        model_tflops_per_gpu=evaluator.model_flops() / seconds / layout.world_size / TERA,
+        confidence=confidence(),
+        reasons=reasons(problem, layout, memory),
+    )
+
+
+def check_plan(evaluator: Evaluator, sizes: Sizes, recipe: Recipe) -> Plan:
+    """The plan of the sizes that a user names, with every rule that they break."""
+    problem = evaluator.problem
+    broken = violations(problem, sizes)
+    layout = as_layout(problem, sizes)
+    if all(violation.rule.evaluable for violation in broken):
+        return make_plan(evaluator, layout, recipe, broken=broken)
+    return Plan(layout=layout, args={}, violations=broken_rules(broken))
+
+
+def broken_rules(found: tuple[Violation, ...]) -> list[BrokenRule]:
+    """Violations with their sentences."""
+    return [
+        BrokenRule(
+            rule=violation.rule.id,
+            kind=violation.rule.kind,
+            message=Reason(violation.message_id, violation.values).message,
+            source=violation.rule.source,
+        )
+        for violation in found
+    ]
+
+
+def _memory_to_json(memory: StageMemory) -> dict[str, Any]:
+    found = asdict(memory)
+    found["peak_moment"] = memory.peak_moment.value
+    return found
+
+
+def _time_to_json(time: StepTime) -> dict[str, Any]:
+    return {**time.by_category(), "total": time.total, "hidden": time.hidden()}

@@ -1,0 +1,89 @@
+"""Why a layout was chosen, in sentences with values."""
+
+from planner.activations import BF16
+from planner.cluster import NVLINK
+from planner.grids import Grids
+from planner.layout import Layout
+from planner.memory import StageMemory
+from planner.parameters import model_parameters
+from planner.placement import place
+from planner.plan import Reason
+from planner.problem import Problem
+from planner.units import MIB
+
+
+def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list[Reason]:
+    """The reasons that apply, most telling first; the last one names what limits the layout."""
+    found = [*_experts(problem, layout), *_pipeline(problem, layout)]
+    if layout.tp == 1:
+        found.append(Reason("reason.no_tp", {"world": layout.world_size}))
+    else:
+        found.append(Reason("reason.tp", {"tp": layout.tp}))
+    found.append(_recompute(layout))
+    found.append(_limit(memory))
+    return found
+
+
+def crossing_groups(problem: Problem, layout: Layout) -> list[str]:
+    """Names of the groups that leave the NVLink domain, TP first."""
+    grids = Grids(
+        world_size=layout.world_size,
+        tp=layout.tp,
+        cp=layout.cp,
+        pp=layout.pp,
+        ep=layout.ep,
+        etp=layout.etp,
+    )
+    placed = place(problem.cluster, grids)
+    names = ("tp", "cp", "ep", "pp", "dp", "edp")
+    return [name for name in names if placed[name].size > 1 and placed[name].link_class != NVLINK]
+
+
+def _experts(problem: Problem, layout: Layout) -> list[Reason]:
+    moe = problem.model.moe
+    if moe is None or layout.ep == 1:
+        return []
+    parts = model_parameters(problem.model)
+    experts = sum(size for part, size in parts.items() if part.startswith("experts."))
+    values = {
+        "percent": round(100 * experts / sum(parts.values())),
+        "ep": layout.ep,
+        "local": moe.num_experts // layout.ep,
+        "experts": moe.num_experts,
+    }
+    inside = "ep" not in crossing_groups(problem, layout)
+    return [Reason("reason.ep_inside" if inside else "reason.ep_across", values)]
+
+
+def _pipeline(problem: Problem, layout: Layout) -> list[Reason]:
+    if layout.pp == 1:
+        return []
+    crossing = "pp" in crossing_groups(problem, layout)
+    tokens = layout.micro_batch_size * problem.workload.seq_length / layout.cp / layout.tp
+    values = {
+        "pp": layout.pp,
+        "vpp": layout.vpp,
+        "mib": round(tokens * problem.model.hidden_size * BF16 / MIB),
+    }
+    return [Reason("reason.pp_across" if crossing else "reason.pp_inside", values)]
+
+
+def _recompute(layout: Layout) -> Reason:
+    if layout.recompute.granularity == "none":
+        return Reason("reason.no_recompute", {})
+    return Reason("reason.recompute", {"recompute": str(layout.recompute)})
+
+
+def _limit(memory: list[StageMemory]) -> Reason:
+    """What bounds the layout: the fullest stage and its largest terms."""
+    stage = max(range(len(memory)), key=lambda index: memory[index].device_used)
+    terms = sorted(memory[stage].terms.items(), key=lambda item: -item[1])[:3]
+    return Reason(
+        "reason.limit",
+        {
+            "stage": stage,
+            "percent": round(100 * memory[stage].device_used / memory[stage].usable),
+            "terms": ", ".join(term.replace("_", " ") for term, _ in terms),
+            "moment": memory[stage].peak_moment.value.replace("_", " "),
+        },
+    )

@@ -1,0 +1,111 @@
+"""An answer: what was asked, what was found; the JSON of `plan --json` and `plan check --json`."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from planner.cluster import Assumption, Cluster
+from planner.errors import PlannerError
+from planner.model_spec import ModelSpec
+from planner.parameters import active_parameters, model_parameters
+from planner.plan import Plan, Reason
+from planner.problem import Problem
+from planner.search import SearchResult
+
+FORMAT_VERSION = "1.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What `plan` and `plan check` found; `search` is None for `plan check`."""
+
+    problem: Problem
+    assumptions: list[Assumption]
+    plans: list[Plan]
+    search: SearchResult | None = None
+    search_seconds: float = 0.0
+    grids_that_fit: int = 0
+    notes: list[Reason] = field(default_factory=list)
+
+
+def answer_to_json(answer: Answer) -> dict[str, Any]:
+    """The answer in the shape of the contract: bytes, seconds and plain numbers."""
+    found: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "inputs": _inputs(answer.problem),
+        "assumptions": [asdict(each) for each in answer.assumptions],
+    }
+    if answer.search is None:
+        return {**found, "plan": answer.plans[0].to_json()}
+    found["search"] = _search(answer.search, answer.search_seconds)
+    found["plans"] = [plan.to_json() for plan in answer.plans]
+    return found
+
+
+def error_to_json(error: PlannerError) -> dict[str, Any]:
+    """A failure in the shape of the contract."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "error": {
+            "id": error.message_id,
+            "message": error.message,
+            "values": {name: _plain(value) for name, value in error.values.items()},
+            "fix": error.fix,
+        },
+    }
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, int | float | str | bool | None) else str(value)
+
+
+def _inputs(problem: Problem) -> dict[str, Any]:
+    workload = asdict(problem.workload)
+    workload["tuner_type"] = problem.workload.tuner_type.value
+    workload["placement"] = problem.workload.placement.value
+    stack = asdict(problem.stack)
+    stack["sources"] = dict(problem.stack.sources)
+    return {
+        "model": _model(problem.model),
+        "cluster": _cluster(problem.cluster),
+        "workload": workload,
+        "stack": stack,
+    }
+
+
+def _model(model: ModelSpec) -> dict[str, Any]:
+    found = asdict(model)
+    found["moe_layers"] = sum(model.moe_layers)
+    found["parameters"] = sum(model_parameters(model).values())
+    found["active_parameters"] = active_parameters(model)
+    return found
+
+
+def _cluster(cluster: Cluster) -> dict[str, Any]:
+    found = asdict(cluster)
+    del found["assumptions"]  # they stand with all others
+    return found
+
+
+def _search(result: SearchResult, seconds: float) -> dict[str, Any]:
+    return {
+        "enumerated": result.enumerated,
+        "legal": result.legal,
+        "fitting": result.fitting,
+        "rejected_by_rule": {
+            rule: {
+                "count": rejection.count,
+                "example": _example(asdict(rejection.example)),
+                "message": Reason(
+                    rejection.violation.message_id, rejection.violation.values
+                ).message,
+            }
+            for rule, rejection in result.rejected.items()
+        },
+        "seconds": seconds,
+    }
+
+
+def _example(sizes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: sizes[name] for name in ("tp", "cp", "pp", "vpp", "ep", "etp", "micro_batch_size")
+    }

@@ -1,0 +1,332 @@
+"""The answer as text: a header, a table, the winner in detail, and what to do next."""
+
+from io import StringIO
+from typing import IO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from planner.layout import Layout
+from planner.memory import TERMS
+from planner.model_spec import GroupedQueryAttention, ModelSpec
+from planner.parameters import active_parameters, model_parameters
+from planner.plan import Plan, StagePlan
+from planner.problem import Problem
+from planner.reasons import crossing_groups
+from planner.report.answer import Answer
+from planner.report.numbers import bar, billions, gib, percent, seconds
+from planner.search import ASSUMED_TIE_FRACTION
+from planner.units import GIGA
+from planner.workload import TunerType
+
+FULL_WIDTH = 100
+_GROUPS = {term.id: term.group for term in TERMS}
+_COLUMNS = ("weights", "grads", "optimizer", "acts", "dispatch", "logits", "other")
+_SHORT_MODULES = {"layernorm": "ln", "mla_up_proj": "mla"}
+
+
+def print_answer(
+    answer: Answer, file: IO[str], *, width: int, color: bool, next_steps: list[str]
+) -> None:
+    """Print a search with its ranked plans, or the one plan of `plan check`.
+
+    Readable from 80 columns; from 100 on the table has all its columns.
+    """
+    whole = StringIO()
+    out = Console(
+        file=whole,
+        width=width,
+        force_terminal=color,
+        no_color=not color,
+        highlight=False,
+        soft_wrap=False,
+    )
+    _print_header(answer, out)
+    if answer.search is not None:
+        out.print()
+        _print_table(answer, out, width >= FULL_WIDTH)
+    for plan in answer.plans[:1]:
+        out.print()
+        _print_plan(answer.problem, plan, out, numbered=answer.search is not None)
+    out.print()
+    _print_pairs(out, [("Assumed", each) for each in _assumed(answer)])
+    if next_steps:
+        _print_pairs(out, [("Next", step) for step in next_steps])
+    for line in whole.getvalue().splitlines():
+        file.write(line.rstrip() + "\n")
+
+
+def _print_pairs(out: Console, pairs: list[tuple[str, str]]) -> None:
+    """Lines under a name, the name only once; long lines are folded under their beginning."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, width=9)
+    table.add_column(overflow="fold")
+    before = None
+    for name, text in pairs:
+        table.add_row(Text("" if name == before else name, style="bold"), Text(text))
+        before = name
+    out.print(table)
+
+
+def _print_header(answer: Answer, out: Console) -> None:
+    problem = answer.problem
+    pairs = [
+        ("Model", _model(problem.model)),
+        ("Cluster", _cluster(problem)),
+        ("Workload", _workload(problem)),
+        ("Stack", _stack(problem)),
+    ]
+    result = answer.search
+    if result is not None:
+        pairs.append(
+            (
+                "Search",
+                f"{result.enumerated} layouts -> {result.legal} legal -> {result.fitting} fit; "
+                f"the best of each of {answer.grids_that_fit} grids, ranked by tokens/s",
+            )
+        )
+    _print_pairs(out, pairs)
+
+
+def _model(model: ModelSpec) -> str:
+    total = sum(model_parameters(model).values())
+    parts = [f"{model.name}   {billions(total)} parameters"]
+    if model.moe is not None:
+        parts[0] += f", {billions(active_parameters(model))} active"
+    detail = f"{model.num_layers} layers"
+    if model.moe is not None:
+        detail += f", {model.moe.num_experts} experts top-{model.moe.router_topk}"
+    if isinstance(model.attention, GroupedQueryAttention):
+        detail += f", {model.attention.num_query_groups} KV groups"
+    else:
+        detail += ", multi-latent attention"
+    return "   ".join([*parts, detail])
+
+
+def _cluster(problem: Problem) -> str:
+    cluster = problem.cluster
+    nodes = f"{cluster.num_nodes} node{'s' if cluster.num_nodes > 1 else ''}"
+    text = (
+        f"{nodes} x {cluster.gpus_per_node} {cluster.gpu.name} "
+        f"{gib(cluster.gpu.memory_usable_bytes)} GiB   "
+        f"NVLink {cluster.nvlink_bandwidth_bytes_per_second / GIGA:.0f} GB/s"
+    )
+    if cluster.num_nodes > 1:
+        nics = cluster.nic_bandwidth_bytes_per_second * 8 / GIGA
+        text += f", {cluster.nics_per_node} x {nics:.0f} Gbit/s {cluster.network_kind} a node"
+    return f"{text}   ({cluster.name})"
+
+
+def _workload(problem: Problem) -> str:
+    workload = problem.workload
+    tuner = "full fine-tuning"
+    if workload.tuner_type is TunerType.LORA:
+        tuner = f"LoRA of rank {workload.lora_rank}"
+    text = (
+        f"{tuner}, bf16, packed {workload.seq_length} tokens, "
+        f"global batch {workload.global_batch_size}, Adam with distributed optimizer"
+    )
+    if workload.routing_imbalance != 1.0:
+        text += f", busiest experts {workload.routing_imbalance:g} x the mean"
+    return text
+
+
+def _stack(problem: Problem) -> str:
+    stack = problem.stack
+    return (
+        f"{stack.name}   ms-swift {stack.ms_swift}, megatron-core {stack.megatron_core}, "
+        f"Transformer Engine {stack.transformer_engine}"
+    )
+
+
+def _print_table(answer: Answer, out: Console, wide: bool) -> None:
+    table = _table()
+    table.add_column("")
+    for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "edp", "mbs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("recompute", no_wrap=True)
+    table.add_column("GiB", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("fits", no_wrap=True)
+    for name in ("s/step", "tok/s/GPU", "TFLOP/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("crosses", no_wrap=True)
+    for number, plan in enumerate(answer.plans, start=1):
+        style = "bold" if number == 1 else "dim" if number > 3 else ""
+        table.add_row(*_row(answer.problem, plan, number, wide), style=style)
+    out.print(table)
+    shown, grids = len(answer.plans), answer.grids_that_fit
+    out.print(Text(" ".join([f"Shown {shown} of {grids} grids.", *_ties(answer.plans)])))
+    out.print(Text(_trust(answer.plans[0])))
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+
+
+def _recompute(layout: Layout) -> str:
+    words = [_SHORT_MODULES.get(module, module) for module in layout.recompute.modules]
+    return "+".join(words) or str(layout.recompute)
+
+
+def _row(problem: Problem, plan: Plan, number: int, wide: bool) -> list[str]:
+    layout, fullest = plan.layout, _fullest(plan)
+    used, usable = fullest.memory_bytes["device_used"], fullest.memory_bytes["usable"]
+    row = [f"{'>' if number == 1 else ' '}{number}"]
+    row += [
+        str(size)
+        for size in (
+            layout.tp,
+            layout.pp,
+            layout.vpp,
+            layout.cp,
+            layout.ep,
+            layout.etp,
+            layout.dp,
+            layout.edp,
+            layout.micro_batch_size,
+        )
+    ]
+    row += [_recompute(layout), gib(used)]
+    if wide:
+        row.append(bar(used / usable) + ("!" if plan.verdict == "tight" else ""))
+    row += [
+        seconds(plan.step_seconds["total"]),
+        f"{plan.tokens_per_second_per_gpu:.0f}",
+        f"{plan.model_tflops_per_gpu:.0f}",
+    ]
+    if wide:
+        row.append(" ".join(crossing_groups(problem, layout)) or "-")
+    return row
+
+
+def _ties(plans: list[Plan]) -> list[str]:
+    """Which of the first are too close to tell apart."""
+    speeds = [plan.tokens_per_second_per_gpu for plan in plans]
+    tied = 1
+    while tied < len(plans) and speeds[tied] * (1 + ASSUMED_TIE_FRACTION) >= max(speeds):
+        tied += 1
+    if tied == 1:
+        return []
+    return [
+        f"1 to {tied} are within {100 * ASSUMED_TIE_FRACTION:.0f} %, which the time model cannot "
+        "tell apart: the plainest comes first."
+    ]
+
+
+def _trust(plan: Plan) -> str:
+    memory = plan.confidence.get("stages.memory_bytes.peak_allocated")
+    time = plan.confidence.get("step_seconds.total")
+    parts = []
+    if memory:
+        error = percent(memory["relative_error_p90"])
+        parts.append(f"Memory was within {error} of {memory['rows']} measured ranks")
+    if time is None:
+        parts.append("step times were never measured: benchmark the first before you rely on them")
+    return "; ".join(parts) + "."
+
+
+def _fullest(plan: Plan) -> StagePlan:
+    return max(plan.stages, key=lambda stage: stage.memory_bytes["device_used"])
+
+
+def identities(layout: Layout) -> str:
+    """Both factorisations of the world size."""
+    return (
+        f"{layout.world_size} = tp{layout.tp}*cp{layout.cp}*dp{layout.dp}*pp{layout.pp} "
+        f"= etp{layout.etp}*ep{layout.ep}*edp{layout.edp}*pp{layout.pp}"
+    )
+
+
+def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -> None:
+    layout = plan.layout
+    name = "Plan 1" if numbered else "Layout"
+    pairs = [(name, identities(layout))]
+    pairs += [
+        ("illegal" if v.kind == "illegal" else "placement", v.message) for v in plan.violations
+    ]
+    if plan.verdict is None:
+        pairs.append(("verdict", "illegal: there is nothing to evaluate"))
+        _print_pairs(out, pairs)
+        return
+    microbatches = f"{layout.num_microbatches} microbatches of {layout.micro_batch_size}"
+    bubble = plan.step_seconds["pipeline_bubble"] / plan.step_seconds["total"]
+    pairs.append(("", f"{microbatches}   recompute {layout.recompute}   bubble {percent(bubble)}"))
+    pairs += [("why", reason.message) for reason in plan.reasons[:-1]]
+    pairs += [("limit", plan.reasons[-1].message)]
+    if not numbered:
+        pairs.append(("verdict", f"{plan.verdict}   {_speed(plan)}"))
+    pairs.append(("time", _time(plan)))
+    _print_pairs(out, pairs)
+    out.print()
+    _print_stages(plan, out)
+
+
+def _speed(plan: Plan) -> str:
+    return (
+        f"{seconds(plan.step_seconds['total'])} s a step, "
+        f"{plan.tokens_per_second_per_gpu:.0f} tokens/s/GPU, "
+        f"{plan.model_tflops_per_gpu:.0f} TFLOP/s/GPU"
+    )
+
+
+def _time(plan: Plan) -> str:
+    parts = [
+        f"{name.replace('exposed_', '').replace('_', ' ')} {seconds(value)}"
+        for name, value in plan.step_seconds.items()
+        if name not in ("total", "hidden") and value > 0.0005
+    ]
+    return ", ".join(parts) + f" = {seconds(plan.step_seconds['total'])} s"
+
+
+def _print_stages(plan: Plan, out: Console) -> None:
+    """One line a stage; equal neighbours share one."""
+    table = _table()
+    table.add_column("stage", no_wrap=True)
+    table.add_column("layers")
+    present = [name for name in _COLUMNS if any(_group(stage, name) for stage in plan.stages)]
+    for name in (*present, "peak", "device"):
+        table.add_column(name, justify="right", no_wrap=True)
+    last = len(plan.stages) - 1
+    for stage in plan.stages:
+        memory = stage.memory_bytes
+        numbers = [gib(_group(stage, name)) for name in present]
+        table.add_row(
+            str(stage.stage),
+            _layers(stage, last),
+            *numbers,
+            gib(memory["peak_allocated"]),
+            gib(memory["device_used"]),
+        )
+    out.print(table)
+    out.print(Text("GiB at the peak; device: with the allocator's reserve, CUDA context and NCCL"))
+
+
+def _group(stage: StagePlan, group: str) -> int:
+    return sum(size for term, size in stage.terms.items() if _GROUPS[term] == group)
+
+
+def _layers(stage: StagePlan, last: int) -> str:
+    chunks = stage.layer_ids
+    if len(chunks) > 2:
+        text = f"{stage.num_layers} in {len(chunks)}"
+    else:
+        text = " ".join(f"{chunk[0]}-{chunk[-1]}" for chunk in chunks)
+    if stage.stage == 0:
+        text = f"E + {text}"
+    return f"{text} + L" if stage.stage == last else text
+
+
+def _assumed(answer: Answer) -> list[str]:
+    lines = []
+    for each in answer.assumptions:
+        value = each.value
+        if isinstance(value, float) and value == int(value):
+            value = int(value)
+        unit = f" {each.unit}" if each.unit else ""
+        if each.unit == "bytes":
+            value, unit = gib(float(each.value)), " GiB"  # type: ignore[arg-type]
+        lines.append(f"{each.id} = {value}{unit}   ({each.source})")
+    return lines

@@ -232,8 +232,8 @@ def recompute_mla(problem: Problem, sizes: Sizes) -> Values | None:
 
 
 def recompute_layernorm(problem: Problem, sizes: Sizes) -> Values | None:
-    """Norms are not recomputed."""
-    if "layernorm" not in sizes.recompute.modules:
+    """Norms are not recomputed beside a sparse layer."""
+    if not problem.model.is_moe or "layernorm" not in sizes.recompute.modules:
         return None
     return {"megatron_core": problem.stack.megatron_core}
 

@@ -260,7 +260,7 @@ MESSAGES: dict[str, Message] = {
         "{module} is not a module that can be recomputed", "use some of: {known}"
     ),
     "rule.recompute_layernorm": Message(
-        "layernorm cannot be recomputed with megatron-core {megatron_core}",
+        "layernorm of a MoE model cannot be recomputed with megatron-core {megatron_core}",
         "leave layernorm out of the modules to recompute",
     ),
     "rule.recompute_mla": Message(

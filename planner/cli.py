@@ -12,6 +12,7 @@ import typer
 from planner.command import run_app
 from planner.errors import UsageError
 from planner.inputs import Request, to_problem
+from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
 from planner.workload import Placement, TunerType
 
@@ -92,6 +93,7 @@ def search_command(
     dataset: Annotated[list[str] | None, typer.Option(help="Data, as the nodes see it.")] = None,
     load: Annotated[Load, typer.Option(help="Where training reads the weights.")] = Load.MCORE,
     site: Annotated[Path | None, typer.Option(help="YAML file of the site.")] = None,
+    recipe: Annotated[str, typer.Option(help="Name or YAML file of the recipe.")] = DEFAULT_RECIPE,
 ) -> None:
     """Search all layouts, rank those that fit, and write the scripts of the first."""
     if context.invoked_subcommand is not None:
@@ -120,7 +122,7 @@ def search_command(
         scripts = Scripts(output_dir, model_path, tuple(dataset or ()), load, site)
     started = time.perf_counter()
     run_search(
-        to_problem(request, _downloader(allow_download)),
+        to_problem(request, recipe, _downloader(allow_download)),
         request.given,
         top=top,
         as_json=json,
@@ -181,7 +183,7 @@ def check(
         placement=placement,
     )
     run_check(
-        to_problem(request, _downloader(allow_download)),
+        to_problem(request, DEFAULT_RECIPE, _downloader(allow_download)),
         request.given,
         sizes={"tp": tp, "pp": pp, "ep": ep, "etp": etp, "cp": cp, "vpp": vpp},
         modules=tuple(recompute_modules.split(",")) if recompute_modules else None,

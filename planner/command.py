@@ -1,12 +1,14 @@
 """Runs a command-line application, so that a user's mistake ends in a sentence, not a traceback."""
 
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import click
 import typer
 
 from planner.errors import PlannerError, UsageError
+
+# The class of all usage errors; typer exports only its children, and brings its own click or not.
+_UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 
 def run_app(app: typer.Typer, *, as_json: bool = False) -> NoReturn:
@@ -18,12 +20,12 @@ def run_app(app: typer.Typer, *, as_json: bool = False) -> NoReturn:
         status = app(standalone_mode=False)
     except PlannerError as error:
         sys.exit(_fail(error, as_json))
-    except click.UsageError as error:
+    except _UsageError as error:
         hint = f"{error.ctx.command_path} --help" if error.ctx else "--help"
         reason = error.format_message().rstrip(".")
         usage = UsageError("input.usage", reason=reason[:1].lower() + reason[1:], help=hint)
         sys.exit(_fail(usage, as_json))
-    except click.Abort:
+    except typer.Abort:
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
 

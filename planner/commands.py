@@ -17,7 +17,6 @@ from planner.no_fit import prove
 from planner.plan import Plan
 from planner.planning import check_plan, make_plan
 from planner.problem import Problem, Sizes
-from planner.recipe import load_recipe
 from planner.report.answer import Answer, answer_to_json
 from planner.report.json_ import as_json as json_text
 from planner.run import Load, Machines, Run
@@ -61,10 +60,7 @@ def run_search(
     result = search(evaluator)
     if not result.ranked:
         raise _nothing(problem, result)
-    recipe = load_recipe(problem.workload.tuner_type)
-    plans = [
-        make_plan(evaluator, candidate.layout(problem), recipe) for candidate in result.ranked[:top]
-    ]
+    plans = [make_plan(evaluator, candidate.layout(problem)) for candidate in result.ranked[:top]]
     answer = Answer(
         problem=problem,
         assumptions=assumptions(problem, given),
@@ -105,7 +101,7 @@ def run_check(
     )
     named = replace(named, split=_split(evaluator, named))
     named = replace(named, recompute=_named_recompute(evaluator, named, modules))
-    plan = check_plan(evaluator, named, load_recipe(problem.workload.tuner_type))
+    plan = check_plan(evaluator, named)
     answer = Answer(problem=problem, assumptions=assumptions(problem, given), plans=[plan])
     _print(answer, as_json=as_json, next_steps=[])
 
@@ -212,7 +208,7 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
     cluster = problem.cluster
     run = Run(
         plan=plan,
-        recipe=load_recipe(problem.workload.tuner_type),
+        recipe=problem.recipe,
         site=site,
         model=problem.model,
         machines=Machines(

@@ -21,7 +21,7 @@ from planner.problem import Problem
 from planner.schedule import in_flight_microbatches, pipeline_seconds
 from planner.split import SplitCosts, split_layers
 from planner.split_view import SplitView
-from planner.step_time import Communication, StageSeconds, StepTime, step_time
+from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
 
 # A process has a communicator for each of these groups that has more than one rank.
 _COMMUNICATORS = ("tp", "cp", "pp", "ep", "etp", "dp_cp", "edp")
@@ -43,6 +43,9 @@ class Evaluator:
             fused_gradients=problem.stack.apex,
         )
         self.layers = LayerViews(problem, self.compute)
+        self.overlap = Overlap(
+            problem.recipe.overlap_grad_reduce, problem.recipe.overlap_param_gather
+        )
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
@@ -152,7 +155,6 @@ class GridView:
             for shape in self.shapes
         ]
         self.once = [self._once(shape.parameters) for shape in self.shapes]
-        self.once_seconds = max(stage.once for stage in self.once)
         self._batches: dict[int, GridBatch] = {}
 
     def batch(self, micro_batch_size: int, split: SplitView) -> "GridBatch":
@@ -292,19 +294,22 @@ class BatchView:
 
     def step_seconds(self, recompute: Recompute) -> float:
         """Seconds of a step."""
-        layers = self._layers
-        seconds = [
-            self._boundary + layers.microbatch_seconds(counts, recompute)
-            for counts in self._split.counts(recompute)
-        ]
-        seconds[-1] += self._batch.head_seconds
-        return self._pipelined(seconds) + self._grid.once_seconds
+        overlap = self._grid.evaluator.overlap
+        seconds, once = [], 0.0
+        for stage, counts in enumerate(self._split.counts(recompute)):
+            compute, exchanged = self._layers.microbatch_seconds(counts, recompute)
+            if stage == len(self._in_flight) - 1:
+                compute += self._batch.head_seconds
+            seconds.append(compute + exchanged + self._boundary)
+            once = max(once, overlap.seen(self._grid.once[stage], compute))
+        return self._pipelined(seconds) + once
 
     def step_time(self, recompute: Recompute) -> StepTime:
         """Seconds of a step, term by term."""
         stages = [self._seconds(stage, recompute) for stage in range(self._split.split.num_stages)]
         pipelined = self._pipelined([stage.microbatch for stage in stages])
-        return step_time(stages, self.num_microbatches, pipelined)
+        overlap = self._grid.evaluator.overlap
+        return step_time(stages, self.num_microbatches, pipelined, overlap)
 
     def _pipelined(self, stage_seconds: list[float]) -> float:
         return pipeline_seconds(

@@ -7,6 +7,7 @@ from pathlib import Path
 from planner.errors import UsageError
 from planner.model_files import resolve_model
 from planner.problem import Problem
+from planner.recipe import DEFAULT_RECIPE, load_recipe
 from planner.stack import DEFAULT_STACK, load_stack
 from planner.topology_files import DEFAULT_TOPOLOGY, load_topology
 from planner.workload import Placement, TunerType, Workload
@@ -40,10 +41,14 @@ class Request:
         return frozenset(name for name in self.__slots__ if getattr(self, name) is not None)
 
 
-def to_problem(request: Request, download: Callable[[str], Path] | None = None) -> Problem:
+def to_problem(
+    request: Request,
+    recipe: str = DEFAULT_RECIPE,
+    download: Callable[[str], Path] | None = None,
+) -> Problem:
     """The problem of a request. `download` fetches a config.json when the name is not known here.
 
-    Raises UsageError: input.*, and those of models, topologies and stacks.
+    Raises UsageError: input.*, and those of models, topologies, stacks and recipes.
     """
     _check_numbers(request)
     topology = request.topology or DEFAULT_TOPOLOGY
@@ -56,11 +61,13 @@ def to_problem(request: Request, download: Callable[[str], Path] | None = None) 
             lower=request.gpus // nodes * nodes or nodes,
             higher=(request.gpus // nodes + 1) * nodes,
         )
+    workload = _workload(request)
     return Problem(
         model=resolve_model(request.model, download=download),
         cluster=load_topology(topology, nodes, request.gpus // nodes),
-        workload=_workload(request),
+        workload=workload,
         stack=load_stack(request.stack or DEFAULT_STACK),
+        recipe=load_recipe(workload.tuner_type, recipe),
     )
 
 

@@ -26,7 +26,7 @@ class LayerView:
     _communication: Communication
     _activations: dict[tuple[object, ...], LayerActivations] = field(default_factory=dict)
     _exchanged: dict[bool, LayerCommunication] = field(default_factory=dict)
-    _seconds: dict[bool | tuple[str, ...], float] = field(default_factory=dict)
+    _seconds: dict[bool | tuple[str, ...], tuple[float, float]] = field(default_factory=dict)
 
     def activations(
         self, recompute: Recompute, *, full: bool, imbalanced: bool = False
@@ -39,15 +39,15 @@ class LayerView:
             found = self._activations[key] = layer_activations(shape, recompute, full=full)
         return found
 
-    def microbatch_seconds(self, recompute: Recompute, *, full: bool) -> float:
-        """Seconds of forward, backward and recomputation, with exposed communication."""
+    def microbatch_seconds(self, recompute: Recompute, *, full: bool) -> tuple[float, float]:
+        """Compute of forward, backward and recomputation, and exposed communication, in seconds."""
         key = full or recompute.modules
         found = self._seconds.get(key)
         if found is None:
             exchanged = self.communication(recomputed=full or "moe" in recompute.modules)
-            found = self.seconds.forward + self.seconds.backward
-            found += self.seconds.recompute(recompute, full=full)
-            found += exchanged.tp + exchanged.ep + exchanged.cp
+            compute = self.seconds.forward + self.seconds.backward
+            compute += self.seconds.recompute(recompute, full=full)
+            found = (compute, exchanged.tp + exchanged.ep + exchanged.cp)
             self._seconds[key] = found
         return found
 
@@ -130,12 +130,14 @@ class LayerSet:
             if kind in kinds
         )
 
-    def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> float:
-        """Seconds of these layers, forward and backward, with exposed communication."""
-        return sum(
-            count * self.views[is_moe].microbatch_seconds(recompute, full=full)
-            for is_moe, full, count in counts
-        )
+    def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:
+        """Compute of these layers, forward and backward, and their exposed communication."""
+        compute = exchanged = 0.0
+        for is_moe, full, count in counts:
+            layer = self.views[is_moe].microbatch_seconds(recompute, full=full)
+            compute += count * layer[0]
+            exchanged += count * layer[1]
+        return compute, exchanged
 
 
 class LayerViews:

@@ -13,7 +13,6 @@ from planner.memory import StageMemory
 from planner.plan import BrokenRule, Plan, Reason, StagePlan
 from planner.problem import Sizes
 from planner.reasons import reasons
-from planner.recipe import Recipe
 from planner.search import as_layout
 from planner.step_time import StepTime
 from planner.swift_args import training_args
@@ -41,9 +40,7 @@ def confidence() -> dict[str, Any]:
     return {path: each and each.model_dump() for path, each in found.items()}
 
 
-def make_plan(
-    evaluator: Evaluator, layout: Layout, recipe: Recipe, *, broken: tuple[Violation, ...] = ()
-) -> Plan:
+def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, ...] = ()) -> Plan:
     """The plan of a layout that can be evaluated; `broken` are the rules that it breaks."""
     problem = evaluator.problem
     batch = evaluator.batch(layout)
@@ -56,7 +53,7 @@ def make_plan(
     tokens = workload.global_batch_size * workload.seq_length
     return Plan(
         layout=layout,
-        args=training_args(problem.model, layout, workload, problem.stack, recipe),
+        args=training_args(problem.model, layout, workload, problem.stack, problem.recipe),
         verdict=verdict(fullest, usable).value,
         violations=broken_rules(broken),
         stages=[
@@ -83,13 +80,13 @@ def make_plan(
     )
 
 
-def check_plan(evaluator: Evaluator, sizes: Sizes, recipe: Recipe) -> Plan:
+def check_plan(evaluator: Evaluator, sizes: Sizes) -> Plan:
     """The plan of the sizes that a user names, with every rule that they break."""
     problem = evaluator.problem
     broken = violations(problem, sizes)
     layout = as_layout(problem, sizes)
     if all(violation.rule.evaluable for violation in broken):
-        return make_plan(evaluator, layout, recipe, broken=broken)
+        return make_plan(evaluator, layout, broken=broken)
     return Plan(layout=layout, args={}, violations=broken_rules(broken))
 
 

@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from planner.cluster import Cluster
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.model_spec import ModelSpec
+from planner.recipe import Recipe
 from planner.stack import Stack
 from planner.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What does not change during a search."""
+    """What does not change during a search. Of the recipe only what overlaps matters to it."""
 
     model: ModelSpec
     cluster: Cluster
     workload: Workload
     stack: Stack
+    recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Seconds of a step: a list of terms, seen from the slowest stage, adding up to the total.
 
 Compute comes from `planner.compute`, collectives from `planner.collectives`, the bubble from
-`planner.schedule`. Nothing overlaps but what `hidden` names: ms-swift 4.6 has no schedule that
-hides expert-parallel communication, and the recipe leaves gradient and parameter overlap off.
+`planner.schedule`. Nothing overlaps but what `hidden` names: gradients and parameters of data
+parallelism by the recipe's flags, the context-parallel ring by its design. ms-swift 4.6 has no
+schedule that hides expert-parallel communication.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from planner.activations import BF16, FP32, LayerShape
 from planner.cluster import Cluster
 from planner.collectives import Collective, collective_seconds
+from planner.compute import BACKWARD_OVER_FORWARD_GEMM
 from planner.parameters import RankParameters
 from planner.placement import GroupPlacement
 
@@ -156,12 +158,38 @@ class StageSeconds:
         return self.reduce_gradients + self.gather_parameters + self.optimizer + self.other
 
 
-def step_time(stages: list[StageSeconds], num_microbatches: int, pipeline: float) -> StepTime:
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What data-parallel communication hides behind, by flag.
+
+    `overlap_grad_reduce` reduces gradients during the backward pass of the last microbatch,
+    `overlap_param_gather` gathers parameters during the forward pass of the first one.
+    """
+
+    grad_reduce: bool = False
+    param_gather: bool = False
+
+    def hidden(self, stage: StageSeconds, compute: float) -> tuple[float, float]:
+        """Hidden seconds of the gradients' reduce-scatter and of the parameters' all-gather."""
+        forward = compute / (1 + BACKWARD_OVER_FORWARD_GEMM)
+        reduce = min(stage.reduce_gradients, compute - forward) if self.grad_reduce else 0.0
+        gather = min(stage.gather_parameters, forward) if self.param_gather else 0.0
+        return reduce, gather
+
+    def seen(self, stage: StageSeconds, compute: float) -> float:
+        """Seconds of a stage outside its microbatches; `compute` is that of one microbatch."""
+        return stage.once - sum(self.hidden(stage, compute))
+
+
+def step_time(
+    stages: list[StageSeconds], num_microbatches: int, pipeline: float, overlap: Overlap
+) -> StepTime:
     """The step as its slowest stage sees it; `pipeline` is the time of all microbatches."""
     number = num_microbatches
     slowest = max(range(len(stages)), key=lambda index: stages[index].microbatch)
     stage = stages[slowest]
-    last = max(stages, key=lambda each: each.once)
+    last = max(stages, key=lambda each: overlap.seen(each, each.compute))
+    hidden_reduce, hidden_gather = overlap.hidden(last, last.compute)
     bubble = pipeline - number * stage.microbatch
     per_microbatch = "microbatches * layers of the slowest stage"
     terms = (
@@ -194,15 +222,15 @@ def step_time(stages: list[StageSeconds], num_microbatches: int, pipeline: float
         TimeTerm(
             "gradient_reduce_scatter",
             "exposed_dp_communication",
-            last.reduce_gradients,
-            0.0,
+            last.reduce_gradients - hidden_reduce,
+            hidden_reduce,
             "4 B * trainable dense over dp*cp, experts over edp",
         ),
         TimeTerm(
             "parameter_all_gather",
             "exposed_dp_communication",
-            last.gather_parameters,
-            0.0,
+            last.gather_parameters - hidden_gather,
+            hidden_gather,
             "2 B * trainable dense over dp*cp, experts over edp",
         ),
         TimeTerm("adam", "optimizer", last.optimizer, 0.0, "30 B * optimizer elements / memory"),

@@ -1,7 +1,7 @@
 """Split decoder layers over pipeline stages: solved, not enumerated.
 
 First balance: the cost of the most expensive chunk is the least possible. Then memory: of those
-splits, the one whose fullest stage is least full. Chunk c of C holds the layers after those of
+splits, the one whose fullest chunk is least full. Chunk c of C holds the layers after those of
 chunk c-1; chunk c lies on stage c % pp, as Megatron-Core interleaves them (megatron-core 0.16.1,
 megatron/core/transformer/transformer_layer.py: get_transformer_layer_offset).
 """
@@ -39,8 +39,8 @@ def split_layers(
     """The best contiguous split with at least one layer a chunk; None when there are too few
     layers.
 
-    Shapes: `num_stages * num_virtual_stages` chunks over `len(costs.layer)` layers. Of equal splits
-    the earlier chunks get as few layers as they can.
+    Shapes: `num_stages * num_virtual_stages` chunks over `len(costs.layer_seconds)` layers. Of
+    equal splits the last chunk gets as few layers as it can.
     """
     num_chunks = num_stages * num_virtual_stages
     num_layers = len(costs.layer_seconds)

@@ -6,7 +6,7 @@ from planner.cluster import Assumption
 from planner.collectives import assumed_family
 from planner.efficiency import efficiency_assumptions
 from planner.host_memory import ASSUMED_PROCESS_BYTES
-from planner.memory import ASSUMED_NCCL_COMMUNICATOR_BYTES
+from planner.memory import ASSUMED_NCCL_BYTES
 from planner.problem import Problem
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 
@@ -84,12 +84,13 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
         unit="fraction of a GPU",
         source="kept free by a plan that fits",
     )
-    yield Assumption(
-        id="memory.nccl_communicator",
-        value=ASSUMED_NCCL_COMMUNICATOR_BYTES,
-        unit="bytes",
-        source="buffers of each communicator, not measured yet",
-    )
+    if cluster.num_gpus > 1:
+        yield Assumption(
+            id="memory.nccl",
+            value=ASSUMED_NCCL_BYTES,
+            unit="bytes",
+            source="measured on two ranks over sockets only",
+        )
     yield Assumption(
         id="memory.host_process",
         value=ASSUMED_PROCESS_BYTES,

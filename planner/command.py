@@ -1,11 +1,14 @@
 """Runs a command-line application, so that a user's mistake ends in a sentence, not a traceback."""
 
+import io
+import os
+import signal
 import sys
 from typing import Any, NoReturn
 
 import typer
 
-from planner.errors import PlannerError, UsageError
+from planner.errors import EnvironmentLacksError, PlannerError, UsageError
 
 # The class of all usage errors; typer exports only its children, and brings its own click or not.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -16,27 +19,57 @@ def run_app(app: typer.Typer, *, as_json: bool = False) -> NoReturn:
 
     `as_json` writes failures as one JSON object on standard output, as the contract says.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path need not be text
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(_run(app, as_json))
+    except BrokenPipeError:  # who reads the output has seen enough
+        # Else the interpreter fails once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def write_output(text: str) -> None:
+    """Write an answer to standard output, all of it.
+
+    Raises EnvironmentLacksError: output.unwritable.
+    """
+    if sys.stdout is None:
+        raise EnvironmentLacksError("output.unwritable", reason="it is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise EnvironmentLacksError("output.unwritable", reason=reason) from None
+
+
+def _run(app: typer.Typer, as_json: bool) -> int:
     try:
         status = app(standalone_mode=False)
     except PlannerError as error:
-        sys.exit(_fail(error, as_json))
+        return _fail(error, as_json)
     except _UsageError as error:
         hint = f"{error.ctx.command_path} --help" if error.ctx else "--help"
         reason = error.format_message().rstrip(".")
         usage = UsageError("input.usage", reason=reason[:1].lower() + reason[1:], help=hint)
-        sys.exit(_fail(usage, as_json))
+        return _fail(usage, as_json)
     except typer.Abort:
-        sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 128 + signal.SIGINT
+    return status if isinstance(status, int) else 0
 
 
 def _fail(error: PlannerError, as_json: bool) -> int:
-    if as_json:
+    """Says what is wrong; gives the exit status."""
+    if as_json and error.message_id != "output.unwritable":
         from planner.report.answer import error_to_json
         from planner.report.json_ import as_json as text
 
-        print(text(error_to_json(error)))
+        write_output(text(error_to_json(error)) + "\n")
     else:
-        line = "; ".join(filter(None, [error.message, error.fix]))
-        print(f"error: {line}", file=sys.stderr)
+        for line in error.lines:
+            print(" ".join(line.split()), file=sys.stderr)
     return error.exit_status

@@ -27,6 +27,11 @@ class PlannerError(Exception):
         self.fix = template.fix.format_map(values)
         super().__init__(self.message)
 
+    @property
+    def lines(self) -> list[str]:
+        """What a user reads: what is wrong and the way out, on one line."""
+        return ["error: " + "; ".join(filter(None, [self.message, self.fix]))]
+
 
 class UsageError(PlannerError):
     """What the user gave cannot be used."""
@@ -35,9 +40,25 @@ class UsageError(PlannerError):
 
 
 class NothingFitsError(PlannerError):
-    """Every legal layout needs more memory than a GPU has."""
+    """Every legal layout needs more memory than a GPU has; `because` proves it."""
 
     exit_status = 3
+
+    def __init__(
+        self, message_id: str, /, *, because: list[str], ways_out: list[str], **values: Any
+    ) -> None:
+        super().__init__(
+            message_id, because="; ".join(because), ways_out="; or ".join(ways_out), **values
+        )
+        self._lines = [f"error: {self.message}"]
+        self._lines += [f"because: {each}" for each in because]
+        self._lines += [f"try: {each}" for each in ways_out]
+        self.message = f"{self.message}: {self.values['because']}"
+
+    @property
+    def lines(self) -> list[str]:
+        """What a user reads: the conclusion, its proof, and each way out on a line of its own."""
+        return self._lines
 
 
 class EnvironmentLacksError(PlannerError):

@@ -23,8 +23,6 @@ from planner.split import SplitCosts, split_layers
 from planner.split_view import SplitView
 from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
 
-# A process has a communicator for each of these groups that has more than one rank.
-_COMMUNICATORS = ("tp", "cp", "pp", "ep", "etp", "dp_cp", "edp")
 # When a stage may be at its fullest. Only the last stage has a loss; the optimizer step needs no
 # more than the layers do (tests hold it).
 _DECISIVE = (Moment.LAYER, Moment.LOSS)
@@ -147,7 +145,6 @@ class GridView:
         self.dp, self.edp = world // (tp * cp * pp), world // (etp * ep * pp)
         self.groups = evaluator.groups(sizes)
         self.communication = Communication(problem.cluster, self.groups)
-        self.communicators = sum(self.groups[name].size > 1 for name in _COMMUNICATORS)
         layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
         self.shapes = [self._shape(layout, stage) for stage in range(pp)]
         self.static_bytes = [
@@ -268,11 +265,12 @@ class BatchView:
                 size = decided + level_bytes(shape, "recompute", moment)
                 if size > most:
                     most = size
-        return device_used(most, self._grid.communicators)
+        return device_used(most, self._grid.problem.cluster.num_gpus)
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
         batch, found = self._batch, []
+        cluster = self._grid.problem.cluster
         for stage, counts in enumerate(self._split.counts(recompute)):
             shape, decisive = batch.balanced[stage], batch.shapes[stage]
             self._schedule(shape, stage, counts, recompute, imbalanced=False)
@@ -282,8 +280,8 @@ class BatchView:
                 stage_memory(
                     shape,
                     decisive,
-                    communicators=self._grid.communicators,
-                    usable_bytes=self._grid.problem.cluster.gpu.memory_usable_bytes,
+                    world_size=cluster.num_gpus,
+                    usable_bytes=cluster.gpu.memory_usable_bytes,
                 )
             )
         return found

@@ -14,6 +14,19 @@ from planner.workload import Placement, TunerType, Workload
 
 GPUS_OF_A_HOST = 8  # of every topology that comes with the planner
 
+# The least and the most of what was asked for: beyond it is a slip of the hand, not a job.
+LIMITS: dict[str, tuple[int, int]] = {
+    "gpus": (1, 2**14),
+    "nodes": (1, 2**14),
+    "seq_length": (1, 2**24),
+    "micro_batch_size": (1, 2**20),
+    "global_batch_size": (1, 2**20),
+    "lora_rank": (1, 2**13),
+    "routing_imbalance": (1, 2**10),
+    "mean_document_tokens": (1, 2**24),
+    "mtp_num_layers": (0, 2**6),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -50,17 +63,12 @@ def to_problem(
 
     Raises UsageError: input.*, and those of models, topologies, stacks and recipes.
     """
-    _check_numbers(request)
+    for name, (least, most) in LIMITS.items():
+        check_range(f"--{name.replace('_', '-')}", getattr(request, name), least, most)
     topology = request.topology or DEFAULT_TOPOLOGY
     nodes = request.nodes or -(-request.gpus // GPUS_OF_A_HOST)
     if request.gpus % nodes:
-        raise UsageError(
-            "input.gpus_nodes",
-            gpus=request.gpus,
-            nodes=nodes,
-            lower=request.gpus // nodes * nodes or nodes,
-            higher=(request.gpus // nodes + 1) * nodes,
-        )
+        raise _uneven(request.gpus, nodes)
     workload = _workload(request)
     return Problem(
         model=resolve_model(request.model, download=download),
@@ -71,26 +79,31 @@ def to_problem(
     )
 
 
-def _check_numbers(request: Request) -> None:
-    least = {
-        "gpus": 1,
-        "nodes": 1,
-        "seq_length": 1,
-        "micro_batch_size": 1,
-        "global_batch_size": 1,
-        "lora_rank": 1,
-        "routing_imbalance": 1,
-        "mean_document_tokens": 1,
-        "mtp_num_layers": 0,
-    }
-    for name, bound in least.items():
-        value = getattr(request, name)
-        if value is not None and not bound <= value < float("inf"):
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError("input.not_positive", flag=flag, least=bound, value=value)
+def check_range(flag: str, value: float | None, least: int, most: int) -> None:
+    """Refuse a number that is given and out of range. Raises UsageError: input.out_of_range."""
+    if value is None or least <= value <= most:
+        return
+    nearest = most if value > most else least  # least for NaN too
+    raise UsageError(
+        "input.out_of_range", flag=flag, least=least, most=most, value=value, nearest=nearest
+    )
+
+
+def _uneven(gpus: int, nodes: int) -> UsageError:
+    """GPUs that do not divide over nodes: the nearest numbers of both that do."""
+    totals = {total for total in (gpus // nodes * nodes, (gpus // nodes + 1) * nodes) if total}
+    fitting = [n for n in range(1, gpus + 1) if gpus % n == 0 and gpus // n <= GPUS_OF_A_HOST]
+    return UsageError(
+        "input.gpus_nodes",
+        gpus=gpus,
+        nodes=nodes,
+        totals=" or ".join(map(str, sorted(totals))),
+        nearest=min(fitting, key=lambda n: abs(n - nodes)),
+    )
 
 
 def _workload(request: Request) -> Workload:
+    _check_combinations(request)
     names = (
         "seq_length",
         "micro_batch_size",
@@ -105,3 +118,12 @@ def _workload(request: Request) -> Workload:
     )
     given = {name: getattr(request, name) for name in names}
     return Workload(**{name: value for name, value in given.items() if value is not None})
+
+
+def _check_combinations(request: Request) -> None:
+    """Refuse flags that say nothing together."""
+    if request.lora_rank is not None and request.tuner_type is not TunerType.LORA:
+        raise UsageError("input.needs", flag="--lora-rank", needs="--tuner-type lora")
+    if request.mean_document_tokens is not None:
+        length = request.seq_length or Workload.seq_length
+        check_range("--mean-document-tokens", request.mean_document_tokens, 1, length)

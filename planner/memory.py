@@ -268,11 +268,14 @@ _BYTES_AT = {
 # ranks (2026-11-24); the largest, since a job dies of the worst.
 ALLOCATOR_RESERVE_FRACTION = 0.017
 
-# Device use less reserved of one process: 0.69 to 0.86 GiB on 18 rows of real ranks (2026-11-24).
+# Device use less reserved of one process without NCCL: 0.69 to 0.86 GiB on 18 rows of real ranks
+# (2026-11-24); the largest.
 CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 
-# NCCL's buffers of a communicator of more than one rank; not measured yet.
-ASSUMED_NCCL_COMMUNICATOR_BYTES = 256 * MIB
+# NCCL's buffers in a job of more than one rank: 2.28 GiB a rank of `megatron sft` under EP2 on two
+# ranks that spoke over sockets (2026-11-24, NCCL 2.28.9). Neither NVLink, nor InfiniBand, nor more
+# ranks were measured.
+ASSUMED_NCCL_BYTES = int(2.3 * GIB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,10 +303,10 @@ def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:
     return total
 
 
-def device_used(allocated_bytes: float, communicators: int) -> float:
+def device_used(allocated_bytes: float, world_size: int) -> float:
     """Device memory that a process takes with so many bytes allocated at its peak."""
     reserved = allocated_bytes * (1 + ALLOCATOR_RESERVE_FRACTION)
-    return reserved + CUDA_CONTEXT_BYTES + communicators * ASSUMED_NCCL_COMMUNICATOR_BYTES
+    return reserved + CUDA_CONTEXT_BYTES + (ASSUMED_NCCL_BYTES if world_size > 1 else 0)
 
 
 def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
@@ -320,7 +323,7 @@ def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
 
 
 def stage_memory(
-    shape: StageShape, imbalanced: StageShape, *, communicators: int, usable_bytes: int
+    shape: StageShape, imbalanced: StageShape, *, world_size: int, usable_bytes: int
 ) -> StageMemory:
     """Peaks of a stage; `imbalanced` is its shape at the workload's routing imbalance.
 
@@ -344,6 +347,6 @@ def stage_memory(
         peak_allocated=peak,
         peak_allocated_at_imbalance=at_imbalance,
         peak_reserved=round(at_imbalance * (1 + ALLOCATOR_RESERVE_FRACTION)),
-        device_used=round(device_used(at_imbalance, communicators)),
+        device_used=round(device_used(at_imbalance, world_size)),
         usable=usable_bytes,
     )

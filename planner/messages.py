@@ -73,7 +73,7 @@ MESSAGES: dict[str, Message] = {
     ),
     "topology.fewer_gpus": Message(
         "a host of {name} has {gpus} GPUs, not {wanted}",
-        "use more nodes, or another topology",
+        "use {nearest} nodes, or another topology",
     ),
     "stack.unknown": Message(
         "stack {name!r} is not known", "{suggestion}; or give the path of a YAML file"
@@ -117,16 +117,26 @@ MESSAGES: dict[str, Message] = {
     # -- what was asked for ----------------------------------------------------------------------
     "input.gpus_nodes": Message(
         "{gpus} GPUs do not divide over {nodes} nodes",
-        "give {lower} or {higher} GPUs, or another --nodes",
+        "give {totals} GPUs, or --nodes {nearest}",
     ),
-    "input.not_positive": Message("{flag} must be at least {least}, not {value}", "correct it"),
-    "input.gpus_per_host": Message(
-        "{gpus} GPUs on {nodes} nodes are {per_node} a node, but a host of {topology} has {has}",
-        "use --nodes {nearest}, or another --topology",
+    "input.out_of_range": Message(
+        "{flag} must be from {least} to {most}, not {value}", "use {flag} {nearest}"
     ),
     "input.batch": Message(
-        "a global batch of {total} divides over no data-parallel size of {gpus} GPUs",
-        "use --global-batch-size {nearest}",
+        "a global batch of {total} is not made of whole microbatches on any layout of {gpus} GPUs",
+        "{suggestion}",
+    ),
+    "input.nothing_legal": Message(
+        "no layout of {model} on {gpus} GPUs is legal; of {enumerated} layouts {count} are not "
+        "because {because}",
+        "{suggestion}",
+    ),
+    "input.needs": Message("{flag} is only for {needs}", "leave out {flag}, or give {needs}"),
+    "input.before_command": Message(
+        "{flag} stands before {command}, which does not read it", "put it after {command}"
+    ),
+    "output.unwritable": Message(
+        "standard output cannot be written: {reason}", "send the output somewhere else"
     ),
     "input.usage": Message("{reason}", "see {help}"),
     "input.missing": Message("{flag} is missing", "plan --gpus 16 --nodes 2 --model Qwen3-30B-A3B"),
@@ -167,15 +177,12 @@ MESSAGES: dict[str, Message] = {
     "nofit.nearest": Message(
         "the layout that needs least, {layout}, takes {used_gib} of {usable_gib} GiB: {terms}"
     ),
-    "nofit.nothing_legal": Message("no layout of {model} on {gpus} GPUs is legal"),
     "nofit.lora": Message("train LoRA: --tuner-type lora fits these GPUs"),
     "nofit.gpus": Message(
         "use {gpus} GPUs: --gpus {gpus} --nodes {nodes} --global-batch-size {batch} fits"
     ),
     "nofit.shorter": Message("shorten the packs: --seq-length {seq_length} fits"),
-    "nofit.error": Message(
-        "no layout of {model} fits {gpus} x {gpu} with {tuner}: {because}", "{ways_out}"
-    ),
+    "nofit.error": Message("no layout of {model} fits {gpus} x {gpu} with {tuner}", "{ways_out}"),
     # -- rules of planner.constraints --------------------------------------------------------------
     "rule.world_dense": Message(
         "world size {world} is not a multiple of tp*cp*pp = {tp}*{cp}*{pp} = {divisor}",

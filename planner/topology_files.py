@@ -128,8 +128,10 @@ def load_topology(name_or_path: str, num_nodes: int, gpus_per_node: int | None =
     file = load_yaml_model(path, _TopologyFile)
     used = gpus_per_node or file.gpus_per_node
     if used > file.gpus_per_node:
+        total, has = num_nodes * used, file.gpus_per_node
+        nearest = next(n for n in range(num_nodes, total + 1) if total % n == 0 and total // n <= has)
         raise UsageError(
-            "topology.fewer_gpus", name=path.stem, gpus=file.gpus_per_node, wanted=used
+            "topology.fewer_gpus", name=path.stem, gpus=has, wanted=used, nearest=nearest
         )
     return _cluster(path.stem, file, num_nodes, used)
 

@@ -31,3 +31,13 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         path.stem: models.write_model(root / path.stem, models.bundled_config(path.stem))
         for path in sorted(models.BUNDLED.glob("*.json"))
     }
+
+
+@pytest.fixture(scope="session")
+def short_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The short models, each in a folder with the name of the one that it is made from."""
+    root = tmp_path_factory.mktemp("short")
+    return {
+        name: models.write_model(root / name / base, models.short_config(name))
+        for name, (base, _) in models.SHORT.items()
+    }

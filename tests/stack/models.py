@@ -44,6 +44,30 @@ TINY_QWEN3_MOE: dict[str, Any] = {
     "vocab_size": 512,
 }
 
+# Bundled models with fewer layers and experts, quick to build, and one of odd sizes.
+SHORT: dict[str, tuple[str, dict[str, Any]]] = {
+    "short-qwen3": ("Qwen3-30B-A3B", {"num_hidden_layers": 12, "num_experts": 16}),
+    "short-deepseek": (
+        "DeepSeek-V3",
+        {"num_hidden_layers": 6, "first_k_dense_replace": 2, "n_routed_experts": 32},
+    ),
+    "short-qwen2.5": ("Qwen2.5-7B", {"num_hidden_layers": 8}),
+    "odd-qwen3": (
+        "Qwen3-30B-A3B",
+        {
+            "num_hidden_layers": 10,
+            "hidden_size": 96,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 6,
+            "head_dim": 16,
+            "num_experts": 12,
+            "moe_intermediate_size": 36,
+            "intermediate_size": 120,
+            "vocab_size": 1008,
+        },
+    ),
+}
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -55,6 +79,12 @@ def bundled_config(name: str) -> dict[str, Any]:
     """Return the config.json that the planner ships for a model."""
     config: dict[str, Any] = json.loads((BUNDLED / f"{name}.json").read_text("utf-8"))
     return config
+
+
+def short_config(name: str) -> dict[str, Any]:
+    """Return the config.json of one of `SHORT`."""
+    base, changes = SHORT[name]
+    return {**bundled_config(base), **changes}
 
 
 def write_model(folder: Path, config: dict[str, Any]) -> Path:

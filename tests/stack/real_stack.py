@@ -58,6 +58,7 @@ class RealStack:
     """One worker. `scratch` is where arguments that need an output folder may create it."""
 
     def __init__(self, megatron_core: str) -> None:
+        self.megatron_core = megatron_core
         folder = MEGATRON_CORES[megatron_core]
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f"{folder} is missing: run `make stacks`")

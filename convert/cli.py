@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from planner.command import run_app
+from planner.command import run_app, write_output
 
 app = typer.Typer(
     help="Converts weights between Hugging Face's and Megatron-Core's format.",
     epilog="verify is the name of a command to come.",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
@@ -26,7 +25,7 @@ def plan(run_folder: RunFolder) -> None:
     from planner.run import read_run
 
     sizes = conversion_sizes(read_run(run_folder))
-    print(f"{sizes.num_nodes} x {sizes.gpus_per_node} GPUs. {sizes.reason}")
+    write_output(f"{sizes.num_nodes} x {sizes.gpus_per_node} GPUs. {sizes.reason}\n")
 
 
 @app.command("hf-to-mcore")

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from planner.command import run_app
+from planner.command import run_app, write_output
 
 app = typer.Typer(
     help="Runs what `plan --output-dir` wrote.",
     epilog="submit, status, logs, stop, doctor and watch are names of commands to come.",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
@@ -23,8 +22,7 @@ def render(run_folder: RunFolder) -> None:
     """Write the scripts of a run folder again, from its run.json."""
     from launch.run_folder import render_again
 
-    for name in render_again(run_folder):
-        print(run_folder / name)
+    write_output("".join(f"{run_folder / name}\n" for name in render_again(run_folder)))
 
 
 @app.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from launch.training import title
+from planner.command import write_output
 from planner.errors import EnvironmentLacksError
 from planner.run import Run, read_run
 
@@ -17,7 +18,7 @@ def train(run_folder: Path, *, dry_run: bool) -> NoReturn:
     Raises UsageError: those of `read_run`; EnvironmentLacksError: launch.gpus_missing.
     """
     run = read_run(run_folder)
-    print(f"{title(run)}, from {run_folder}", flush=True)
+    write_output(f"{title(run)}, from {run_folder}\n")
     if dry_run:
         os.environ["DRY_RUN"] = "1"
     else:

@@ -16,16 +16,12 @@ from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
 from planner.workload import Placement, TunerType
 
-# A search makes many small objects and no cycles; looking for cycles costs a tenth of its time.
-gc.disable()
-
 Value = TypeVar("Value")
 
 app = typer.Typer(
     help="Find the parallel layout that trains a MoE model fastest and fits; write its scripts.",
     epilog="lint, explain, why-not, compare, verify, calibrate and bench are commands to come.",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -57,6 +53,15 @@ def _required(flag: str, value: Value | None) -> Value:
     if value is None:
         raise UsageError("input.missing", flag=flag)
     return value
+
+
+def _refuse_options_before(context: typer.Context) -> None:
+    """Options of a search in front of a command would be lost. Raises input.before_command."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name != "DEFAULT":
+            flag, command = parameter.opts[0], context.invoked_subcommand
+            raise UsageError("input.before_command", flag=flag, command=command)
 
 
 def _downloader(allowed: bool) -> Callable[[str], Path] | None:
@@ -97,6 +102,7 @@ def search_command(
 ) -> None:
     """Search all layouts, rank those that fit, and write the scripts of the first."""
     if context.invoked_subcommand is not None:
+        _refuse_options_before(context)
         return
     from planner.commands import Scripts, run_search
 
@@ -193,4 +199,6 @@ def check(
 
 def main() -> None:
     """The console command."""
+    # A search makes many small objects and no cycles; looking for cycles costs a tenth of its time.
+    gc.disable()
     run_app(app, as_json="--json" in sys.argv)

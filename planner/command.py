@@ -68,7 +68,7 @@ def _fail(error: PlannerError, as_json: bool) -> int:
         from planner.report.answer import error_to_json
         from planner.report.json_ import as_json as text
 
-        write_output(text(error_to_json(error)) + "\n")
+        write_output(text(error_to_json(error)))
     else:
         for line in error.lines:
             print(" ".join(line.split()), file=sys.stderr)

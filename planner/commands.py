@@ -6,21 +6,23 @@ import shutil
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from planner.assumptions import assumptions
+from planner.command import write_output
 from planner.constraints import violations
-from planner.errors import NothingFitsError, UsageError
+from planner.errors import UsageError
 from planner.evaluate import Evaluator
+from planner.inputs import check_range
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
-from planner.no_fit import prove
 from planner.plan import Plan
 from planner.planning import check_plan, make_plan
 from planner.problem import Problem, Sizes
 from planner.report.answer import Answer, answer_to_json
 from planner.report.json_ import as_json as json_text
 from planner.run import Load, Machines, Run
-from planner.search import FULL_RECOMPUTE, SearchResult, as_layout, recompute_ladder, search
+from planner.search import FULL_RECOMPUTE, as_layout, recompute_ladder, search
 from planner.site import Site, load_site, with_absolute_paths
 from planner.split import even_split
 from planner.verdict import Verdict, verdict
@@ -28,6 +30,7 @@ from planner.verdict import Verdict, verdict
 # What ms-swift recomputes when it is told "selective" and no modules (its default).
 SWIFT_SELECTIVE = ("core_attn",)
 RECOMPUTE_CHOICES = ("auto", "none", "selective", "full")
+LARGEST_SIZE = 2**14
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,9 @@ def run_search(
     evaluator = Evaluator(problem)
     result = search(evaluator)
     if not result.ranked:
-        raise _nothing(problem, result)
+        from planner.no_fit import nothing_found
+
+        raise nothing_found(problem, result)
     plans = [make_plan(evaluator, candidate.layout(problem)) for candidate in result.ranked[:top]]
     answer = Answer(
         problem=problem,
@@ -86,8 +91,7 @@ def run_check(
     """Evaluate the layout that a user names and print it. Raises UsageError: input.*."""
     _check_recompute(problem)
     for name, size in sizes.items():
-        if size < 1:
-            raise UsageError("input.not_positive", flag=f"--{name}", least=1, value=size)
+        check_range(f"--{name}", size, 1, LARGEST_SIZE)
     evaluator = Evaluator(problem)
     named = Sizes(
         world_size=problem.cluster.num_gpus,
@@ -122,14 +126,14 @@ def _split(evaluator: Evaluator, sizes: Sizes) -> PipelineSplit:
     """As Megatron-Core reads the sizes: even; solved where the layers do not divide."""
     layers = evaluator.problem.model.num_layers
     found = even_split(layers, sizes.pp, sizes.vpp) or evaluator.split(sizes.pp, sizes.vpp)
-    if found is None:
-        raise UsageError(
-            "rule.layers",
-            layers=layers,
-            pp=sizes.pp,
-            vpp=sizes.vpp,
-        )
-    return found
+    return found or _one_layer_each(layers, sizes)
+
+
+def _one_layer_each(layers: int, sizes: Sizes) -> PipelineSplit:
+    """A layer a chunk while there are any: what is left of a split with more chunks than layers."""
+    ends = [min(layers, chunk) for chunk in range(sizes.pp * sizes.vpp + 1)]
+    chunks = list(pairwise(ends))
+    return PipelineSplit(tuple(tuple(chunks[stage :: sizes.pp]) for stage in range(sizes.pp)))
 
 
 def _named_recompute(
@@ -163,24 +167,6 @@ def _cheapest_that_fits(evaluator: Evaluator, sizes: Sizes) -> Recompute:
         return found.order, used if exceeds else batch.step_seconds(recompute)
 
     return min(recompute_ladder(problem.model, layers, "auto"), key=order)
-
-
-def _nothing(problem: Problem, result: SearchResult) -> Exception:
-    gpus, batch = problem.cluster.num_gpus, problem.workload.global_batch_size
-    if result.legal == 0 and "batch" in result.rejected:
-        step = (problem.workload.micro_batch_size or 1) * gpus
-        nearest = max(1, round(batch / step)) * step
-        return UsageError("input.batch", total=batch, gpus=gpus, nearest=nearest)
-    proof = prove(problem, result)
-    return NothingFitsError(
-        "nofit.error",
-        model=problem.model.name,
-        gpus=gpus,
-        gpu=problem.cluster.gpu.name,
-        tuner=f"{problem.workload.tuner_type.value} fine-tuning",
-        because="; ".join(reason.message for reason in proof.because),
-        ways_out="; or ".join(reason.message for reason in proof.ways_out),
-    )
 
 
 def _site(scripts: Scripts) -> Site:
@@ -230,22 +216,27 @@ def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> lis
             f"{len(written)} files written to {folder}",
             f"on every node: bash {folder}/train.sh",
         ]
-    words = ["plan", *sys.argv[1:]] if sys.argv else ["plan"]
-    command = " ".join(shlex.quote(word) for word in words)
-    return [f"{command} --model-path MODEL --dataset DATA --output-dir runs/NAME"]
+    words = ["plan", *sys.argv[1:]]
+    for flag, example in _EXAMPLES.items():
+        if not any(word.partition("=")[0] == flag for word in words):
+            words += [flag, example]
+    return [" ".join(shlex.quote(word) for word in words)]
+
+
+_EXAMPLES = {"--model-path": "MODEL", "--dataset": "DATA", "--output-dir": "runs/NAME"}
 
 
 def _print(answer: Answer, *, as_json: bool, next_steps: list[str]) -> None:
     if as_json:
-        print(json_text(answer_to_json(answer)))
+        write_output(json_text(answer_to_json(answer)))
         return
-    from planner.report.text import FULL_WIDTH, print_answer
+    from planner.report.text import FULL_WIDTH, answer_text
 
-    terminal = sys.stdout.isatty()
-    print_answer(
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    text = answer_text(
         answer,
-        sys.stdout,
         width=shutil.get_terminal_size((FULL_WIDTH, 24)).columns,
-        color=terminal and "NO_COLOR" not in os.environ,
+        color=terminal and not os.environ.get("NO_COLOR"),
         next_steps=next_steps,
     )
+    write_output(text)

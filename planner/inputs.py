@@ -23,7 +23,6 @@ LIMITS: dict[str, tuple[int, int]] = {
     "global_batch_size": (1, 2**20),
     "lora_rank": (1, 2**13),
     "routing_imbalance": (1, 2**10),
-    "mean_document_tokens": (1, 2**24),
     "mtp_num_layers": (0, 2**6),
 }
 
@@ -103,7 +102,6 @@ def _uneven(gpus: int, nodes: int) -> UsageError:
 
 
 def _workload(request: Request) -> Workload:
-    _check_combinations(request)
     names = (
         "seq_length",
         "micro_batch_size",
@@ -117,13 +115,9 @@ def _workload(request: Request) -> Workload:
         "placement",
     )
     given = {name: getattr(request, name) for name in names}
-    return Workload(**{name: value for name, value in given.items() if value is not None})
-
-
-def _check_combinations(request: Request) -> None:
-    """Refuse flags that say nothing together."""
-    if request.lora_rank is not None and request.tuner_type is not TunerType.LORA:
+    workload = Workload(**{name: value for name, value in given.items() if value is not None})
+    document, pack = workload.mean_document_tokens, workload.seq_length
+    check_range("--mean-document-tokens", document, 1, pack)
+    if request.lora_rank is not None and workload.tuner_type is not TunerType.LORA:
         raise UsageError("input.needs", flag="--lora-rank", needs="--tuner-type lora")
-    if request.mean_document_tokens is not None:
-        length = request.seq_length or Workload.seq_length
-        check_range("--mean-document-tokens", request.mean_document_tokens, 1, length)
+    return workload

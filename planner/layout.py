@@ -58,7 +58,8 @@ class PipelineSplit:
 class Layout:
     """One point of the search.
 
-    Both grids have the same world: tp*cp*dp*pp = etp*ep*edp*pp.
+    Both grids have the same world: tp*cp*dp*pp = etp*ep*edp*pp, unless a rule of the world is
+    broken: dp and edp are rounded down.
     """
 
     world_size: int
@@ -86,8 +87,9 @@ class Layout:
 
     @property
     def num_microbatches(self) -> int:
-        """Microbatches of one step on each pipeline."""
-        return self.global_batch_size // (self.micro_batch_size * self.dp)
+        """Microbatches of one step on each pipeline; where the world is too small for one, as if
+        dp were 1."""
+        return self.global_batch_size // (self.micro_batch_size * max(1, self.dp))
 
     @property
     def sequence_parallel(self) -> bool:

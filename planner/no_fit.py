@@ -1,7 +1,8 @@
-"""Why nothing fits, as a proof, and the cheapest ways out."""
+"""Why nothing fits, as a proof, and the cheapest ways out; why nothing is even legal."""
 
 from dataclasses import dataclass, replace
 
+from planner.errors import NothingFitsError, PlannerError, UsageError
 from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.memory import StageMemory
@@ -23,6 +24,57 @@ class Proof:
 
     because: list[Reason]
     ways_out: list[Reason]
+
+
+def nothing_found(problem: Problem, result: SearchResult) -> PlannerError:
+    """The error of a search that ranked nothing: nofit.error, input.batch, input.nothing_legal."""
+    if result.legal == 0:
+        return _nothing_legal(problem, result)
+    proof = prove(problem, result)
+    return NothingFitsError(
+        "nofit.error",
+        because=[reason.message for reason in proof.because],
+        ways_out=[reason.message for reason in proof.ways_out],
+        model=problem.model.name,
+        gpus=problem.cluster.num_gpus,
+        gpu=problem.cluster.gpu.name,
+        tuner=f"{problem.workload.tuner_type.value} fine-tuning",
+    )
+
+
+def _nothing_legal(problem: Problem, result: SearchResult) -> UsageError:
+    """What stands in the way of every layout: the batch, or else the rule that refused most."""
+    gpus, batch = problem.cluster.num_gpus, problem.workload.global_batch_size
+    if "batch" in result.rejected:
+        nearest = _nearest_legal_batch(problem)
+        if nearest is not None:
+            hint = f"use --global-batch-size {nearest}"
+            return UsageError("input.batch", total=batch, gpus=gpus, suggestion=hint)
+    worst = max(result.rejected.values(), key=lambda rejection: rejection.count)
+    violation = worst.violation
+    because = PlannerError(violation.message_id, **violation.values)
+    return UsageError(
+        "input.nothing_legal",
+        model=problem.model.name,
+        gpus=gpus,
+        enumerated=result.enumerated,
+        count=worst.count,
+        because=because.message,
+        suggestion=because.fix,
+    )
+
+
+def _nearest_legal_batch(problem: Problem) -> int | None:
+    """The nearest multiple of micro-batch size*dp that makes a layout legal."""
+    gpus, workload = problem.cluster.num_gpus, problem.workload
+    micro, batch = workload.micro_batch_size or 1, workload.global_batch_size
+    steps = [micro * dp for dp in range(1, gpus + 1) if gpus % dp == 0]
+    multiples = {max(1, round(batch / step)) * step for step in steps}
+    for nearest in sorted(multiples, key=lambda each: (abs(each - batch), each)):
+        other = replace(problem, workload=replace(workload, global_batch_size=nearest))
+        if search(Evaluator(other)).legal:
+            return nearest
+    return None
 
 
 def prove(problem: Problem, result: SearchResult) -> Proof:
@@ -53,8 +105,7 @@ def _because(problem: Problem, result: SearchResult) -> list[Reason]:
                         {**values, "bytes": per_parameter, "needed_gib": round(needed / GIB, 1)},
                     )
                 ]
-    if result.nearest_miss is None:
-        return [Reason("nofit.nothing_legal", {"model": problem.model.name, "gpus": gpus})]
+    assert result.nearest_miss is not None
     return [_nearest(problem, result.nearest_miss)]
 
 

@@ -25,6 +25,11 @@ class Reason:
         """The sentence."""
         return MESSAGES[self.id].text.format_map(self.values)
 
+    @property
+    def fix(self) -> str:
+        """The nearest thing that works; empty where nothing is wrong."""
+        return MESSAGES[self.id].fix.format_map(self.values)
+
     def to_json(self) -> dict[str, Any]:
         """Id, sentence and values."""
         return {"id": self.id, "message": self.message, "values": self.values}
@@ -37,6 +42,7 @@ class BrokenRule:
     rule: str
     kind: str  # illegal | placement
     message: str
+    fix: str  # the nearest thing that works
     source: str
 
 

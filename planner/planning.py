@@ -87,20 +87,24 @@ def check_plan(evaluator: Evaluator, sizes: Sizes) -> Plan:
     layout = as_layout(problem, sizes)
     if all(violation.rule.evaluable for violation in broken):
         return make_plan(evaluator, layout, broken=broken)
-    return Plan(layout=layout, args={}, violations=broken_rules(broken))
+    return Plan(layout=layout, args={}, violations=broken_rules(broken), confidence=confidence())
 
 
 def broken_rules(found: tuple[Violation, ...]) -> list[BrokenRule]:
     """Violations with their sentences."""
-    return [
-        BrokenRule(
-            rule=violation.rule.id,
-            kind=violation.rule.kind,
-            message=Reason(violation.message_id, violation.values).message,
-            source=violation.rule.source,
+    broken = []
+    for violation in found:
+        reason = Reason(violation.message_id, violation.values)
+        broken.append(
+            BrokenRule(
+                rule=violation.rule.id,
+                kind=violation.rule.kind,
+                message=reason.message,
+                fix=reason.fix,
+                source=violation.rule.source,
+            )
         )
-        for violation in found
-    ]
+    return broken
 
 
 def _memory_to_json(memory: StageMemory) -> dict[str, Any]:

@@ -129,7 +129,9 @@ def load_topology(name_or_path: str, num_nodes: int, gpus_per_node: int | None =
     used = gpus_per_node or file.gpus_per_node
     if used > file.gpus_per_node:
         total, has = num_nodes * used, file.gpus_per_node
-        nearest = next(n for n in range(num_nodes, total + 1) if total % n == 0 and total // n <= has)
+        nearest = next(
+            n for n in range(num_nodes, total + 1) if total % n == 0 and total // n <= has
+        )
         raise UsageError(
             "topology.fewer_gpus", name=path.stem, gpus=has, wanted=used, nearest=nearest
         )

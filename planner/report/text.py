@@ -1,7 +1,6 @@
 """The answer as text: a header, a table, the winner in detail, and what to do next."""
 
 from io import StringIO
-from typing import IO
 
 from rich.console import Console
 from rich.table import Table
@@ -26,10 +25,8 @@ _COLUMNS = ("weights", "grads", "optimizer", "acts", "dispatch", "logits", "othe
 _SHORT_MODULES = {"layernorm": "ln", "mla_up_proj": "mla"}
 
 
-def print_answer(
-    answer: Answer, file: IO[str], *, width: int, color: bool, next_steps: list[str]
-) -> None:
-    """Print a search with its ranked plans, or the one plan of `plan check`.
+def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str]) -> str:
+    """A search with its ranked plans, or the one plan of `plan check`.
 
     Readable from 80 columns; from 100 on the table has all its columns.
     """
@@ -53,8 +50,7 @@ def print_answer(
     _print_pairs(out, [("Assumed", each) for each in _assumed(answer)])
     if next_steps:
         _print_pairs(out, [("Next", step) for step in next_steps])
-    for line in whole.getvalue().splitlines():
-        file.write(line.rstrip() + "\n")
+    return "".join(line.rstrip() + "\n" for line in whole.getvalue().splitlines())
 
 
 def _print_pairs(out: Console, pairs: list[tuple[str, str]]) -> None:
@@ -233,7 +229,12 @@ def _fullest(plan: Plan) -> StagePlan:
 
 
 def identities(layout: Layout) -> str:
-    """Both factorisations of the world size."""
+    """Both factorisations of the world size; the sizes alone where they are not factors of it."""
+    sizes = layout.tp * layout.cp * layout.dp, layout.etp * layout.ep * layout.edp
+    if any(size * layout.pp != layout.world_size for size in sizes):
+        names = ("tp", "pp", "cp", "ep", "etp")
+        named = " ".join(f"{name}{getattr(layout, name)}" for name in names)
+        return f"{named} on {layout.world_size} GPUs"
     return (
         f"{layout.world_size} = tp{layout.tp}*cp{layout.cp}*dp{layout.dp}*pp{layout.pp} "
         f"= etp{layout.etp}*ep{layout.ep}*edp{layout.edp}*pp{layout.pp}"
@@ -244,9 +245,7 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
     layout = plan.layout
     name = "Plan 1" if numbered else "Layout"
     pairs = [(name, identities(layout))]
-    pairs += [
-        ("illegal" if v.kind == "illegal" else "placement", v.message) for v in plan.violations
-    ]
+    pairs += [(broken.kind, f"{broken.message}: {broken.fix}") for broken in plan.violations]
     if plan.verdict is None:
         pairs.append(("verdict", "illegal: there is nothing to evaluate"))
         _print_pairs(out, pairs)

@@ -14,13 +14,13 @@ from typing import Any
 
 import swift
 import torch
-from mcore_bridge import get_mcore_model
+from mcore_bridge import get_mcore_model, split_cp_inputs
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.moe.moe_layer import MoELayer
 from swift.arguments import ExportArguments
 from swift.megatron.arguments import MegatronExportArguments, MegatronSftArguments
 from swift.megatron.model.utils import get_mcore_model_config
-from swift.megatron.utils import prepare_mcore_model
+from swift.megatron.utils import get_padding_to, prepare_mcore_model
 from swift.utils.utils import _patch_get_type_hints
 from transformers import AutoConfig, HfArgumentParser
 
@@ -129,16 +129,26 @@ def first_step(argv: list[str], world_size: int, rank: int = 0) -> dict[str, str
     """Return what refuses to train a layout that could be built; for each, None: nothing.
 
     `schedule` is megatron-core's pipeline schedule up to the first forward pass, `moe_layer` the
-    first sparse layer. On the meta device a layer that refuses nothing fails where it reads values.
+    first sparse layer, `cp_inputs` the sequence's split over context-parallel ranks. On the meta
+    device a layer that refuses nothing fails where it reads values.
     """
     fake_world.enter(world_size, rank)
     arguments = _post_init("megatron sft", argv, {})
     models = _build(arguments, {})
     sparse = [layer.mlp for layer in models[0].decoder.layers if isinstance(layer.mlp, MoELayer)]
+    hidden_states = _hidden_states(arguments, models[0].config)
     return {
         "schedule": _raised(lambda: _start_schedule(arguments, models)),
-        "moe_layer": _raised(lambda: sparse[0](_hidden_states(arguments, models[0].config))),
+        "moe_layer": _raised(lambda: sparse[0](hidden_states)) if sparse else None,
+        "cp_inputs": _raised(lambda: split_cp_inputs(hidden_states, None, 0)),
     }
+
+
+def padding(argv: list[str], world_size: int) -> int | None:
+    """Return the number of tokens of which ms-swift makes each batch a multiple."""
+    fake_world.enter(world_size, 0)
+    multiple: int | None = get_padding_to(_post_init("megatron sft", argv, {}))
+    return multiple
 
 
 class _Started(BaseException):

@@ -52,6 +52,8 @@ SHORT: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_hidden_layers": 6, "first_k_dense_replace": 2, "n_routed_experts": 32},
     ),
     "short-qwen2.5": ("Qwen2.5-7B", {"num_hidden_layers": 8}),
+    "odd-qwen2.5": ("Qwen2.5-7B", {"num_hidden_layers": 3, "intermediate_size": 18945}),
+    "prime-qwen2.5": ("Qwen2.5-7B", {"num_hidden_layers": 3, "vocab_size": 152063}),
     "odd-qwen3": (
         "Qwen3-30B-A3B",
         {

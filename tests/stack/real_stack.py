@@ -138,6 +138,12 @@ class RealStack:
         refusals: dict[str, str | None] = self.call("first_step", argv=argv, world_size=world_size)
         return refusals
 
+    def padding(self, model: Path, world_size: int, flags: Flags) -> int | None:
+        """Return the number of tokens of which ms-swift makes each batch a multiple."""
+        argv = self.training_argv(model, flags)
+        multiple: int | None = self.call("padding", argv=argv, world_size=world_size)
+        return multiple
+
     def parse(
         self,
         subcommand: str,

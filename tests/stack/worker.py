@@ -42,6 +42,7 @@ def _load() -> dict[str, Any]:
         "package_folder": arguments.package_folder,
         "parse": arguments.parse,
         "first_step": arguments.first_step,
+        "padding": arguments.padding,
     }
 
 

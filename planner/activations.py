@@ -63,7 +63,7 @@ SAVED: tuple[SavedTensor, ...] = (
     SavedTensor(
         "input_layernorm_output",
         "gqa",
-        lambda s: s.sharded_tokens * s.hidden * BF16,
+        lambda s: _of_trained(s, s.sharded_tokens * s.hidden * BF16),
         "te/module/layernorm_linear.py:221",
     ),
     SavedTensor(
@@ -125,7 +125,7 @@ SAVED: tuple[SavedTensor, ...] = (
     SavedTensor(
         "pre_mlp_layernorm_output",
         "dense",
-        lambda s: s.sharded_tokens * s.hidden * BF16,
+        lambda s: _of_trained(s, s.sharded_tokens * s.hidden * BF16),
         "te/module/layernorm_linear.py:221",
         ("mlp",),
     ),
@@ -139,7 +139,7 @@ SAVED: tuple[SavedTensor, ...] = (
     SavedTensor(
         "mlp_activation",
         "dense",
-        lambda s: s.tokens * s.ffn * BF16,
+        lambda s: _of_trained(s, s.tokens * s.ffn * BF16),
         "mc/fusions/fused_bias_swiglu.py:26",
         ("mlp",),
     ),
@@ -166,7 +166,7 @@ SAVED: tuple[SavedTensor, ...] = (
     SavedTensor(
         "expert_input",
         "moe",
-        lambda s: s.routed_rows * s.hidden * BF16,
+        lambda s: _of_trained(s, s.routed_rows * s.hidden * BF16),
         "te/triton/permutation.py:419",
         ("moe",),
     ),
@@ -180,7 +180,7 @@ SAVED: tuple[SavedTensor, ...] = (
     SavedTensor(
         "expert_activation",
         "moe",
-        lambda s: s.routed_rows * s.expert_ffn * BF16,
+        lambda s: _of_trained(s, s.routed_rows * s.expert_ffn * BF16),
         "mc/fusions/fused_bias_swiglu.py:48",
         ("moe", "moe_act"),
     ),
@@ -226,6 +226,14 @@ def _latent_elements(shape: LayerShape) -> int:
     assert latent is not None
     queries = 2 * latent.q_lora_rank if latent.q_lora_rank else 0
     return queries + 3 * latent.kv_lora_rank + latent.qk_rope_head_dim
+
+
+def _of_trained(shape: LayerShape, size: float) -> float:
+    """Bytes of the input of a linear layer, kept for its weight's gradient: not under LoRA.
+
+    A frozen weight has no gradient; the adapter keeps its own input, after dropout.
+    """
+    return 0 if shape.lora else size
 
 
 def _dropped(elements: float) -> float:

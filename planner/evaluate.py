@@ -154,6 +154,10 @@ class GridView:
         self.once = [self._once(shape.parameters) for shape in self.shapes]
         self._batches: dict[int, GridBatch] = {}
 
+    def num_microbatches(self, micro_batch_size: int) -> int:
+        """Microbatches of a step on each pipeline."""
+        return self.problem.workload.global_batch_size // (micro_batch_size * self.dp)
+
     def batch(self, micro_batch_size: int, split: SplitView) -> "GridBatch":
         """The view of a micro-batch size, whatever the schedule."""
         if micro_batch_size not in self._batches:
@@ -194,7 +198,7 @@ class GridBatch:
     def __init__(self, grid: GridView, split: SplitView, micro_batch_size: int) -> None:
         workload, evaluator = grid.problem.workload, grid.evaluator
         self.grid = grid
-        self.num_microbatches = workload.global_batch_size // (micro_batch_size * grid.dp)
+        self.num_microbatches = grid.num_microbatches(micro_batch_size)
         self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
         self.skewed = workload.routing_imbalance != 1.0 and grid.problem.model.is_moe
         stages = range(len(grid.shapes))
@@ -230,6 +234,15 @@ class PipelineView:
 
     grid: GridView
     split: SplitView
+
+    def is_full(self, micro_batch_size: int) -> bool:
+        """Whether there are enough microbatches for one more to leave memory as it is."""
+        stages, virtual = self.split.split.num_stages, self.split.split.num_virtual_stages
+        number = self.grid.num_microbatches(micro_batch_size)
+        kept, with_more = (
+            in_flight_microbatches(stages, virtual, each, 0) for each in (number, number + 1)
+        )
+        return kept == with_more
 
     def batch(self, micro_batch_size: int) -> "BatchView":
         """The view of a micro-batch size."""

@@ -189,8 +189,8 @@ def _best_of_pipeline(
 ) -> None:
     """Evaluate every micro-batch and recomputation of a pipeline; keep what is its grid's best.
 
-    Memory never falls as the micro-batch grows (tests hold it), so that once a choice of
-    recomputation exceeds the GPU, larger micro-batches are not evaluated.
+    While the pipeline is full, memory never falls as the micro-batch grows (tests hold it), so that
+    once a choice of recomputation exceeds the GPU, larger micro-batches are not evaluated.
     """
     sizes = pipeline.sizes
     assert sizes.split is not None
@@ -199,6 +199,10 @@ def _best_of_pipeline(
     tally.legal += len(pipeline.micro_batches) * len(pipeline.recomputes)
     remaining = list(pipeline.recomputes)
     for micro_batch_size in pipeline.micro_batches:
+        if not view.is_full(micro_batch_size):
+            remaining = list(pipeline.recomputes)
+        if not remaining:
+            continue
         batch = view.batch(micro_batch_size)
         for recompute in list(remaining):
             used = batch.device_used(recompute)
@@ -211,8 +215,6 @@ def _best_of_pipeline(
             candidate = Candidate(sizes, micro_batch_size, recompute, found, batch)
             if grid not in best or candidate.order < best[grid].order:
                 best[grid] = candidate
-        if not remaining:
-            return
 
 
 def _divisors(number: int) -> list[int]:

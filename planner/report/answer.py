@@ -1,6 +1,7 @@
 """An answer: what was asked, what was found; the JSON of `plan --json` and `plan check --json`."""
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from planner.cluster import Assumption, Cluster
@@ -24,7 +25,6 @@ class Answer:
     search: SearchResult | None = None
     search_seconds: float = 0.0
     grids_that_fit: int = 0
-    notes: list[Reason] = field(default_factory=list)
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:
@@ -55,6 +55,8 @@ def error_to_json(error: PlannerError) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 

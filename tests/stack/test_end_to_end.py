@@ -1,0 +1,129 @@
+"""The emitted scripts, unchanged, on two CPU processes: convert, train two steps, convert back."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.run_folder import write_run_folder
+from planner.layout import Layout, Recompute
+from planner.model_files import resolve_model
+from planner.plan import Plan
+from planner.recipe import load_recipe
+from planner.run import Machines, Run
+from planner.site import Site
+from planner.stack import load_stack
+from planner.swift_args import training_args
+from planner.workload import TunerType, Workload
+from stack import models
+from stack.emitted import run_script
+from stack.layouts import even, split
+
+pytestmark = pytest.mark.stack
+
+STEPS = 2
+GIB = 2**30
+
+
+def _run(model_folder: Path, dataset: Path) -> Run:
+    """Two steps of full fine-tuning of the tiny model under EP2."""
+    model = resolve_model(str(model_folder))
+    workload = Workload(seq_length=128, global_batch_size=4)
+    layout = Layout(
+        world_size=2,
+        ep=2,
+        global_batch_size=4,
+        split=split(even(model.num_layers, 1)),
+        recompute=Recompute(granularity="selective", modules=("layernorm", "moe_act")),
+    )
+    recipe = replace(
+        load_recipe(TunerType.FULL),
+        train_iters=STEPS,
+        save_steps=STEPS,
+        dataset_num_proc=1,
+        dataloader_num_workers=1,
+    )
+    stack = load_stack()
+    return Run(
+        plan=Plan(layout=layout, args=training_args(model, layout, workload, stack, recipe)),
+        recipe=recipe,
+        site=Site(model_path=str(model_folder), dataset=(str(dataset),)),
+        model=model,
+        machines=Machines(
+            num_nodes=1, gpus_per_node=2, gpu_name="H100-SXM-80GB", gpu_memory_bytes=80 * GIB
+        ),
+        stack=stack,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The folders of the model and of its run, after all scripts ran, and what train.sh printed."""
+
+    model: Path
+    run: Path
+    log: str
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run from its first script to its last, with a conversion back before training."""
+    root = tmp_path_factory.mktemp("end-to-end")
+    model = models.write_tiny_qwen3_moe(root / "tiny-qwen3-moe")
+    dataset = models.write_toy_dataset(root / "toy.jsonl")
+    folder = root / "run"
+    write_run_folder(_run(model, dataset), folder)
+    run_script(folder / "convert_hf_to_mcore.sh")
+    run_script(folder / "convert_mcore_to_hf.sh", "mcore")
+    log = run_script(folder / "train.sh")
+    run_script(folder / "convert_mcore_to_hf.sh")
+    return Trained(model, folder, log)
+
+
+def _weights(folder: Path) -> Mapping[str, Any]:
+    from safetensors.torch import load_file
+
+    return {
+        name: tensor
+        for path in folder.glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+
+
+def _bits(tensor: Any) -> tuple[Any, ...]:
+    """What a tensor is, bit by bit."""
+    import torch
+
+    return (tensor.dtype, tensor.shape, tensor.view(torch.uint8).numpy().tobytes())
+
+
+def test_without_training_the_weights_come_back_to_the_last_bit(trained: Trained) -> None:
+    original, returned = _weights(trained.model), _weights(trained.run / "hf" / "mcore")
+    assert returned.keys() == original.keys()
+    different = [name for name in original if _bits(original[name]) != _bits(returned[name])]
+
+    assert different == []
+
+
+def test_training_takes_its_steps_and_the_loss_falls(trained: Trained) -> None:
+    losses = [float(loss) for loss in re.findall(r"'loss': ([0-9.]+)", trained.log)]
+
+    assert len(losses) == STEPS
+    assert losses[1] < losses[0]
+
+
+def test_what_training_changed_is_exported_in_the_models_own_format(trained: Trained) -> None:
+    """The same tensors with other values, and a config.json that says the same model."""
+    exported = trained.run / "hf" / f"checkpoint-{STEPS}"
+    original, new = _weights(trained.model), _weights(exported)
+    shapes = [{name: w.shape for name, w in weights.items()} for weights in (original, new)]
+    changed = [name for name in original if not original[name].equal(new[name])]
+
+    assert shapes[0] == shapes[1]
+    assert len(changed) > len(original) / 2
+    was, is_now = resolve_model(str(trained.model)), resolve_model(str(exported))
+    assert replace(is_now, name=was.name, origin=was.origin) == was
+    assert (exported / "tokenizer.json").exists()

@@ -33,6 +33,7 @@ class PartSeconds:
 class LayerSeconds:
     """Compute of one layer and microbatch."""
 
+    is_moe: bool
     attention: PartSeconds
     feed_forward: PartSeconds
     up_projections: float  # forward of MLA's up projections
@@ -53,15 +54,12 @@ class LayerSeconds:
         if full:
             return self.forward
         seconds = {
-            "moe": self.feed_forward.forward,
-            "mlp": self.feed_forward.forward,
             "core_attn": self.attention.forward / 2,
             "mla_up_proj": self.up_projections,
             "moe_act": self.activation,
-            "layernorm": 0.0,
-            "shared_experts": 0.0,
         }
-        return sum(seconds[module] for module in recompute.modules)
+        again = self.feed_forward.forward if recompute.feed_forward(self.is_moe) else 0.0
+        return again + sum(seconds.get(module, 0.0) for module in recompute.modules)
 
 
 def core_attention_flops(model: ModelSpec, tokens: float, document_tokens: int) -> float:
@@ -115,6 +113,7 @@ class Compute:
         experts = [p for p in parts if p.sharding is Sharding.EXPERT]
         others = [p for p in parts if p.id.startswith(("mlp.", "shared_"))]
         return LayerSeconds(
+            is_moe=shape.is_moe,
             attention=self._attention(shape, attention, tp, document_tokens),
             feed_forward=self._feed_forward(shape, experts, others, tp, ep),
             up_projections=_gemm_flops([p for p in attention if "_up_" in p.id], shape.tokens)

@@ -350,7 +350,7 @@ class BatchView:
             layer = view.seconds
             again = layer.recompute(recompute, full=full)
             compute += count * (layer.forward + layer.backward + again)
-            exchanged = view.communication(recomputed=full or "moe" in recompute.modules)
+            exchanged = view.communication(recompute, full=full)
             tp += count * exchanged.tp
             ep += count * exchanged.ep
             cp += count * exchanged.cp

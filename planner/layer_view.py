@@ -25,7 +25,7 @@ class LayerView:
     seconds: LayerSeconds
     _communication: Communication
     _activations: dict[tuple[object, ...], LayerActivations] = field(default_factory=dict)
-    _exchanged: dict[bool, LayerCommunication] = field(default_factory=dict)
+    _exchanged: dict[tuple[bool, bool], LayerCommunication] = field(default_factory=dict)
     _seconds: dict[bool | tuple[str, ...], tuple[float, float]] = field(default_factory=dict)
 
     def activations(
@@ -44,21 +44,23 @@ class LayerView:
         key = full or recompute.modules
         found = self._seconds.get(key)
         if found is None:
-            exchanged = self.communication(recomputed=full or "moe" in recompute.modules)
+            exchanged = self.communication(recompute, full=full)
             compute = self.seconds.forward + self.seconds.backward
             compute += self.seconds.recompute(recompute, full=full)
             found = (compute, exchanged.tp + exchanged.ep + exchanged.cp)
             self._seconds[key] = found
         return found
 
-    def communication(self, *, recomputed: bool) -> LayerCommunication:
-        """Its collectives; `recomputed` says whether the forward ones are run twice."""
-        found = self._exchanged.get(recomputed)
+    def communication(self, recompute: Recompute, *, full: bool) -> LayerCommunication:
+        """Its collectives, those that recomputation runs again with them."""
+        key = (full, full or recompute.feed_forward(self.shape.is_moe))
+        found = self._exchanged.get(key)
         if found is None:
             attention = self.seconds.attention
-            found = self._exchanged[recomputed] = self._communication.layer(
+            found = self._exchanged[key] = self._communication.layer(
                 self.shape,
-                recompute_passes=float(recomputed),
+                attention_forwards=1 + key[0],
+                feed_forward_forwards=1 + key[1],
                 attention_seconds=attention.forward + attention.backward,
             )
         return found
@@ -104,11 +106,10 @@ class LayerSet:
     def _stage(
         self, counts: LayerCounts, recompute: Recompute, imbalanced: bool
     ) -> StageActivations:
-        partly = bool({"moe", "mlp"}.intersection(recompute.modules))
         layers = [
             (
                 count,
-                full or partly,
+                full or recompute.feed_forward(is_moe),
                 self.views[is_moe].activations(recompute, full=full, imbalanced=imbalanced),
             )
             for is_moe, full, count in counts

@@ -13,6 +13,14 @@ class Recompute:
     num_layers: int | None = None  # with full: of one checkpoint (uniform), of a chunk (block)
     modules: tuple[str, ...] = ()  # with selective
 
+    def feed_forward(self, is_moe: bool) -> bool:
+        """Whether selective recomputation runs the feed-forward part of a layer again as a whole:
+        "moe" of sparse layers, "mlp" of dense ones.
+
+        Source: megatron-core 0.16.1, megatron/core/transformer/transformer_layer.py: recompute_mlp.
+        """
+        return ("moe" if is_moe else "mlp") in self.modules
+
     def __str__(self) -> str:
         if self.granularity == "selective":
             return "+".join(self.modules)

@@ -86,9 +86,14 @@ class Communication:
         return collective_seconds(collective, num_bytes, self._groups[group], self._cluster)
 
     def layer(
-        self, shape: LayerShape, *, recompute_passes: float, attention_seconds: float
+        self,
+        shape: LayerShape,
+        *,
+        attention_forwards: int,
+        feed_forward_forwards: int,
+        attention_seconds: float,
     ) -> LayerCommunication:
-        """Collectives of forward, backward and recomputation of a layer.
+        """Collectives of a layer, whose parts run forward as often as said and backward once.
 
         Sequence parallelism: all-gather into and reduce-scatter out of each tensor-parallel block
         forward; backward the same reversed, and the input gathered again for its weight gradient
@@ -96,12 +101,12 @@ class Communication:
         all-to-all each, forward and backward; with ETP the received rows are gathered and reduced.
         Context parallelism: keys and values go round the ring while attention runs.
         """
-        passes = 1 + recompute_passes
         hidden_bytes = shape.tokens * shape.hidden * BF16
         gather = self.seconds("all_gather", hidden_bytes, "tp")
         scatter = self.seconds("reduce_scatter", hidden_bytes, "tp")
-        blocks = 2 if not shape.is_moe or shape.shared_ffn else 1
-        tp = blocks * (passes * (gather + scatter) + 2 * gather + scatter)
+        feed_forward_blocks = 1 if not shape.is_moe or shape.shared_ffn else 0
+        forwards = attention_forwards + feed_forward_blocks * feed_forward_forwards
+        tp = forwards * (gather + scatter) + (1 + feed_forward_blocks) * (2 * gather + scatter)
         ep = 0.0
         if shape.is_moe:
             rows = shape.sent_rows * shape.hidden * BF16
@@ -109,10 +114,10 @@ class Communication:
             both = 2 * self.seconds("all_to_all", rows, "ep")
             both += self.seconds("all_gather", rows * etp, "etp")
             both += self.seconds("reduce_scatter", rows * etp, "etp")
-            ep = (passes + 1) * both
+            ep = (feed_forward_forwards + 1) * both
         ring = self._groups["cp"].size - 1
         step = self.seconds("p2p", shape.tokens * shape.keys_and_values * BF16, "cp")
-        cp = ring * step * (passes + 2) if ring else 0.0
+        cp = ring * step * (attention_forwards + 2) if ring else 0.0
         exposed = max(0.0, cp - attention_seconds)
         return LayerCommunication(tp=tp, ep=ep, cp=exposed, cp_hidden=cp - exposed)
 

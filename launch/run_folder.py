@@ -1,5 +1,6 @@
 """The run folder: all files of a run, written whole or not at all."""
 
+import errno
 import json
 import os
 import shutil
@@ -95,4 +96,6 @@ def _write(path: Path, text: str) -> None:
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:
     reason = (error.strerror or str(error)).lower()
+    if isinstance(error, FileExistsError):  # mkdir of what is there, and no folder
+        reason = os.strerror(errno.ENOTDIR).lower()
     return UsageError("run.folder_unwritable", path=folder, reason=reason)

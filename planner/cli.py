@@ -11,12 +11,14 @@ import typer
 
 from planner.command import run_app
 from planner.errors import UsageError
-from planner.inputs import Request, to_problem
+from planner.inputs import Request, check_range, to_problem
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
 from planner.workload import Placement, TunerType
 
 Value = TypeVar("Value")
+
+MOST_PLANS = 1000
 
 app = typer.Typer(
     help="Find the parallel layout that trains a MoE model fastest and fits; write its scripts.",
@@ -90,7 +92,7 @@ def search_command(
     mean_document_tokens: Documents = None,
     mtp_num_layers: Mtp = None,
     placement: Place = None,
-    top: Annotated[int, typer.Option(min=1, help="Plans to show.")] = 5,
+    top: Annotated[int, typer.Option(help="Plans to show.")] = 5,
     json: AsJson = False,
     allow_download: Download = False,
     output_dir: Annotated[Path | None, typer.Option(help="Write the run folder of plan 1.")] = None,
@@ -106,6 +108,7 @@ def search_command(
         return
     from planner.commands import Scripts, run_search
 
+    check_range("--top", top, 1, MOST_PLANS)
     request = Request(
         gpus=_required("--gpus", gpus),
         nodes=nodes,
@@ -171,6 +174,12 @@ def check(
     """Evaluate one layout. Layers are split evenly where they divide, as Megatron-Core does."""
     from planner.commands import run_check
 
+    if recompute_modules:
+        if recompute not in (None, "selective"):
+            raise UsageError(
+                "input.needs", flag="--recompute-modules", needs="--recompute selective"
+            )
+        recompute = "selective"
     request = Request(
         gpus=gpus,
         nodes=nodes,

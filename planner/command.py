@@ -22,16 +22,11 @@ def run_app(app: typer.Typer, *, as_json: bool = False) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path need not be text
             stream.reconfigure(errors="backslashreplace")
-    try:
-        sys.exit(_run(app, as_json))
-    except BrokenPipeError:  # who reads the output has seen enough
-        # Else the interpreter fails once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    sys.exit(_run(app, as_json))
 
 
 def write_output(text: str) -> None:
-    """Write an answer to standard output, all of it.
+    """Write an answer to standard output, all of it; ends the program if nobody reads it any more.
 
     Raises EnvironmentLacksError: output.unwritable.
     """
@@ -41,7 +36,9 @@ def write_output(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        raise
+        # The interpreter flushes what is left once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise EnvironmentLacksError("output.unwritable", reason=reason) from None
@@ -54,7 +51,7 @@ def _run(app: typer.Typer, as_json: bool) -> int:
         return _fail(error, as_json)
     except _UsageError as error:
         hint = f"{error.ctx.command_path} --help" if error.ctx else "--help"
-        reason = error.format_message().rstrip(".")
+        reason = error.format_message().rstrip(".").replace("Value error, ", "")
         usage = UsageError("input.usage", reason=reason[:1].lower() + reason[1:], help=hint)
         return _fail(usage, as_json)
     except typer.Abort:

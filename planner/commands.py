@@ -26,11 +26,13 @@ from planner.search import FULL_RECOMPUTE, as_layout, recompute_ladder, search
 from planner.site import Site, load_site, with_absolute_paths
 from planner.split import even_split
 from planner.verdict import Verdict, verdict
+from planner.yaml_files import suggestion
 
 # What ms-swift recomputes when it is told "selective" and no modules (its default).
 SWIFT_SELECTIVE = ("core_attn",)
 RECOMPUTE_CHOICES = ("auto", "none", "selective", "full")
-LARGEST_SIZE = 2**14
+# More than that is a slip of the hand, not a layout.
+LARGEST_SIZES = {"tp": 2**14, "pp": 2**10, "ep": 2**14, "etp": 2**14, "cp": 2**14, "vpp": 2**6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ def run_check(
 ) -> None:
     """Evaluate the layout that a user names and print it. Raises UsageError: input.*."""
     _check_recompute(problem)
-    for name, size in sizes.items():
-        check_range(f"--{name}", size, 1, LARGEST_SIZE)
+    for name, most in LARGEST_SIZES.items():
+        check_range(f"--{name}", sizes[name], 1, most)
     evaluator = Evaluator(problem)
     named = Sizes(
         world_size=problem.cluster.num_gpus,
@@ -118,7 +120,7 @@ def _check_recompute(problem: Problem) -> None:
             flag="--recompute",
             value=repr(choice),
             choices=", ".join(RECOMPUTE_CHOICES),
-            suggestion="use one of them",
+            suggestion=suggestion(choice, RECOMPUTE_CHOICES),
         )
 
 
@@ -140,7 +142,7 @@ def _named_recompute(
     evaluator: Evaluator, sizes: Sizes, modules: tuple[str, ...] | None
 ) -> Recompute:
     choice = evaluator.problem.workload.recompute
-    if modules is not None or choice == "selective":
+    if choice == "selective":
         return Recompute(granularity="selective", modules=modules or SWIFT_SELECTIVE)
     if choice == "none":
         return NO_RECOMPUTE

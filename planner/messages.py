@@ -160,6 +160,7 @@ MESSAGES: dict[str, Message] = {
     "reason.no_tp": Message("tp1: every GPU computes whole layers without gathering tokens"),
     "reason.tp": Message("tp{tp} divides attention, activations and logits by {tp}"),
     "reason.no_recompute": Message("nothing is recomputed: all activations fit"),
+    "reason.recompute_asked": Message("recompute {recompute}, as asked for"),
     "reason.recompute": Message("recomputing {recompute} is the cheapest choice that fits"),
     "reason.limit": Message(
         "stage {stage} is the fullest, {percent} % of a GPU at {moment}: {terms}"

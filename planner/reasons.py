@@ -19,7 +19,7 @@ def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list
         found.append(Reason("reason.no_tp", {"world": layout.world_size}))
     else:
         found.append(Reason("reason.tp", {"tp": layout.tp}))
-    found.append(_recompute(layout))
+    found += _recompute(problem, layout, memory)
     found.append(_limit(memory))
     return found
 
@@ -68,10 +68,16 @@ def _pipeline(problem: Problem, layout: Layout) -> list[Reason]:
     return [Reason("reason.pp_across" if crossing else "reason.pp_inside", values)]
 
 
-def _recompute(layout: Layout) -> Reason:
+def _recompute(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list[Reason]:
+    """Why so much is recomputed; nothing where even that does not fit."""
+    values = {"recompute": str(layout.recompute)}
+    if problem.workload.recompute != "auto":
+        return [Reason("reason.recompute_asked", values)]
+    if any(stage.device_used > stage.usable for stage in memory):
+        return []
     if layout.recompute.granularity == "none":
-        return Reason("reason.no_recompute", {})
-    return Reason("reason.recompute", {"recompute": str(layout.recompute)})
+        return [Reason("reason.no_recompute", {})]
+    return [Reason("reason.recompute", values)]
 
 
 def _limit(memory: list[StageMemory]) -> Reason:

@@ -15,7 +15,7 @@ def billions(count: float) -> str:
 
 def seconds(value: float) -> str:
     """Seconds with three significant digits."""
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return f"{value:#.3g}" if value < 100 else f"{value:.0f}"
 
 
 def bar(fraction: float, width: int = 7) -> str:

@@ -250,7 +250,8 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
         pairs.append(("verdict", "illegal: there is nothing to evaluate"))
         _print_pairs(out, pairs)
         return
-    microbatches = f"{layout.num_microbatches} microbatches of {layout.micro_batch_size}"
+    number = layout.num_microbatches
+    microbatches = f"{number} microbatch{'es' if number > 1 else ''} of {layout.micro_batch_size}"
     bubble = plan.step_seconds["pipeline_bubble"] / plan.step_seconds["total"]
     pairs.append(("", f"{microbatches}   recompute {layout.recompute}   bubble {percent(bubble)}"))
     pairs += [("why", reason.message) for reason in plan.reasons[:-1]]
@@ -281,7 +282,7 @@ def _time(plan: Plan) -> str:
 
 
 def _print_stages(plan: Plan, out: Console) -> None:
-    """One line a stage; equal neighbours share one."""
+    """One line a stage."""
     table = _table()
     table.add_column("stage", no_wrap=True)
     table.add_column("layers")
@@ -312,10 +313,14 @@ def _layers(stage: StagePlan, last: int) -> str:
     if len(chunks) > 2:
         text = f"{stage.num_layers} in {len(chunks)}"
     else:
-        text = " ".join(f"{chunk[0]}-{chunk[-1]}" for chunk in chunks)
+        text = " ".join(_range(chunk) for chunk in chunks)
     if stage.stage == 0:
         text = f"E + {text}"
     return f"{text} + L" if stage.stage == last else text
+
+
+def _range(chunk: list[int]) -> str:
+    return f"{chunk[0]}-{chunk[-1]}" if len(chunk) > 1 else str(chunk[0])
 
 
 def _assumed(answer: Answer) -> list[str]:

@@ -1,0 +1,99 @@
+"""What the planner predicts of ranks, against what was measured on real ones."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from planner.planning import CONFIDENCE_FILE, confidence
+
+REPORT = Path(__file__).parents[2] / "benchmarks" / "memory" / "report.py"
+
+
+def load_report() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("memory_report", REPORT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+report = load_report()
+ONE_RANK = report.one_rank_rows()
+REAL_RUNS = report.real_runs()
+
+
+def ids(rank: Any) -> str:
+    return str(rank.tag)
+
+
+def test_all_rows_are_there() -> None:
+    assert len(report.rows("one_rank_h100.jsonl")) == 7
+    assert len(report.rows("traced_ranks_h100.jsonl")) == 10
+    assert len(report.rows("megatron_sft_2xh100.jsonl")) == 4
+    assert all(row["stack"] and row["date"] for name in FILES for row in report.rows(name))
+
+
+FILES = ("one_rank_h100.jsonl", "traced_ranks_h100.jsonl", "megatron_sft_2xh100.jsonl")
+
+
+@pytest.mark.parametrize("rank", ONE_RANK, ids=ids)
+def test_parameters_of_measured_ranks_are_exact(rank: Any) -> None:
+    assert rank.parameters == rank.measured_parameters
+
+
+@pytest.mark.parametrize("rank", ONE_RANK, ids=ids)
+def test_memory_after_building_is_within_half_a_percent(rank: Any) -> None:
+    assert abs(rank.error("after_build")) < 0.005
+
+
+@pytest.mark.parametrize("rank", ONE_RANK, ids=ids)
+def test_memory_of_measured_ranks_is_within_a_tenth(rank: Any) -> None:
+    for quantity in ("steady", "peak_allocated", "peak_reserved", "device_used"):
+        assert abs(rank.error(quantity)) < 0.10, quantity
+
+
+@pytest.mark.parametrize("rank", ONE_RANK, ids=ids)
+def test_compute_seconds_of_measured_ranks_are_within_a_quarter(rank: Any) -> None:
+    assert abs(rank.error("compute_seconds")) < 0.25
+
+
+@pytest.mark.parametrize("rank", REAL_RUNS, ids=ids)
+def test_memory_of_real_runs_is_within_a_tenth(rank: Any) -> None:
+    """Every rank that logged something, with natural routing and real NCCL."""
+    assert "peak_reserved" in rank.measured
+    for quantity in rank.measured:
+        assert abs(rank.error(quantity)) < 0.10, quantity
+
+
+def test_the_page_of_errors_is_up_to_date() -> None:
+    """`python benchmarks/memory/report.py` writes it."""
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(ONE_RANK, REAL_RUNS)
+
+
+def test_the_confidence_of_plans_is_what_the_rows_say() -> None:
+    """`python benchmarks/memory/report.py` writes it."""
+    assert CONFIDENCE_FILE.read_text(encoding="utf-8") == report.confidence(ONE_RANK + REAL_RUNS)
+
+
+def test_every_confidence_has_a_grade_an_error_and_its_rows() -> None:
+    found = confidence()
+
+    assert found["step_seconds.total"] is None
+    for path, each in found.items():
+        if each is not None:
+            assert each["grade"] == "calibrated", path
+            assert 0 <= each["relative_error_p90"] < 0.25 and each["rows"] >= 17, path
+
+
+def test_the_error_that_nine_of_ten_stay_within() -> None:
+    ranks = [
+        report.Rank("", "", 0, None, {"steady": 1 + error}, {"steady": 1.0})
+        for error in (0.1, -0.2, 0.03, 0.0, 0.05, 0.01, -0.04, 0.02, 0.3, 0.0)
+    ]
+
+    assert report.p90(ranks, "steady") == (pytest.approx(0.2), 10)

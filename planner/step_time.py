@@ -192,29 +192,40 @@ def step_time(
     """The step as its slowest stage sees it; `pipeline` is the time of all microbatches."""
     number = num_microbatches
     slowest = max(range(len(stages)), key=lambda index: stages[index].microbatch)
-    stage = stages[slowest]
     last = max(stages, key=lambda each: overlap.seen(each, each.compute))
-    hidden_reduce, hidden_gather = overlap.hidden(last, last.compute)
-    bubble = pipeline - number * stage.microbatch
-    per_microbatch = "microbatches * layers of the slowest stage"
-    terms = (
-        TimeTerm("compute", "compute", number * stage.compute, 0.0, per_microbatch),
+    bubble = pipeline - number * stages[slowest].microbatch
+    return StepTime(
+        terms=(
+            *_microbatch_terms(stages[slowest], number),
+            TimeTerm("bubble", "pipeline_bubble", bubble, 0.0, "other stages' passes / vpp"),
+            *_once_terms(last, overlap),
+        ),
+        slowest_stage=slowest,
+        compute_seconds=tuple(
+            number * each.compute + each.optimizer + each.other for each in stages
+        ),
+    )
+
+
+def _microbatch_terms(stage: StageSeconds, number: int) -> tuple[TimeTerm, ...]:
+    """What a stage spends on every one of its microbatches."""
+    formula = "microbatches * layers of the slowest stage"
+    return (
+        TimeTerm("compute", "compute", number * stage.compute, 0.0, formula),
         TimeTerm(
             "sequence_parallel_collectives",
             "exposed_tp_communication",
             number * stage.tp,
             0.0,
-            per_microbatch,
+            formula,
         ),
-        TimeTerm(
-            "expert_all_to_all", "exposed_ep_communication", number * stage.ep, 0.0, per_microbatch
-        ),
+        TimeTerm("expert_all_to_all", "exposed_ep_communication", number * stage.ep, 0.0, formula),
         TimeTerm(
             "context_parallel_ring",
             "exposed_cp_communication",
             number * stage.cp,
             number * stage.cp_hidden,
-            per_microbatch,
+            formula,
         ),
         TimeTerm(
             "stage_boundaries",
@@ -223,30 +234,29 @@ def step_time(
             0.0,
             "microbatches * 2 messages * chunks",
         ),
-        TimeTerm("bubble", "pipeline_bubble", bubble, 0.0, "other stages' passes / vpp"),
+    )
+
+
+def _once_terms(stage: StageSeconds, overlap: Overlap) -> tuple[TimeTerm, ...]:
+    """What a stage spends once a step."""
+    reduce, gather = overlap.hidden(stage, stage.compute)
+    return (
         TimeTerm(
             "gradient_reduce_scatter",
             "exposed_dp_communication",
-            last.reduce_gradients - hidden_reduce,
-            hidden_reduce,
+            stage.reduce_gradients - reduce,
+            reduce,
             "4 B * trainable dense over dp*cp, experts over edp",
         ),
         TimeTerm(
             "parameter_all_gather",
             "exposed_dp_communication",
-            last.gather_parameters - hidden_gather,
-            hidden_gather,
+            stage.gather_parameters - gather,
+            gather,
             "2 B * trainable dense over dp*cp, experts over edp",
         ),
-        TimeTerm("adam", "optimizer", last.optimizer, 0.0, "30 B * optimizer elements / memory"),
+        TimeTerm("adam", "optimizer", stage.optimizer, 0.0, "30 B * optimizer elements / memory"),
         TimeTerm(
-            "gradient_buffers", "other", last.other, 0.0, "8 B * trainable parameters / memory"
-        ),
-    )
-    return StepTime(
-        terms=terms,
-        slowest_stage=slowest,
-        compute_seconds=tuple(
-            number * each.compute + each.optimizer + each.other for each in stages
+            "gradient_buffers", "other", stage.other, 0.0, "8 B * trainable parameters / memory"
         ),
     )

@@ -206,7 +206,7 @@ UNMEASURED = ("host_memory_bytes", "step_seconds.total", "tokens_per_second_per_
 def confidence(ranks: list[Rank]) -> str:
     """The text of planner/data/confidence.yaml."""
     lines = [
-        "# Errors of predictions on measured ranks: benchmarks/memory/README.md has every one, and the",
+        "# Errors of predictions on measured ranks: benchmarks/memory/README.md has each, and the",
         "# script beside it wrote this. Calibrated: terms and constants were read off such ranks.",
         "# device_used is compared without NCCL, which the measured ranks did not run.",
         "measured:",

@@ -168,7 +168,7 @@ def _cheapest_that_fits(evaluator: Evaluator, sizes: Sizes) -> Recompute:
         exceeds = found is Verdict.EXCEEDS
         return found.order, used if exceeds else batch.step_seconds(recompute)
 
-    return min(recompute_ladder(problem.model, layers, "auto"), key=order)
+    return min(recompute_ladder(problem, layers), key=order)
 
 
 def _site(scripts: Scripts) -> Site:

@@ -1,6 +1,6 @@
 """Enumerate every layout, refuse what is illegal, evaluate the rest, rank what fits.
 
-Sizes go from the grid inwards (TP, CP, PP, EP, ETP; VPP; recomputation; micro-batch), so that a
+Sizes go from the grid inwards (TP, CP, PP, EP, ETP; VPP; micro-batch; recomputation), so that a
 broken rule refuses a whole subtree; its leaves are counted under the rule. The pipeline split is
 solved for each PP and VPP.
 """
@@ -14,7 +14,6 @@ from planner.constraints import LEVELS, Rule, Violation, rules_for
 from planner.evaluate import BatchView, Evaluator
 from planner.layer_view import GridSizes
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
-from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.problem import Problem, Sizes
 from planner.verdict import Verdict, verdict
 
@@ -26,29 +25,44 @@ ASSUMED_TIE_FRACTION = 0.02
 FULL_RECOMPUTE = Recompute(granularity="full", method="uniform", num_layers=1)
 
 
-def recompute_ladder(model: ModelSpec, layers_per_chunk: int, wanted: str) -> list[Recompute]:
-    """Choices of recomputation from none to all, those that save memory at growing cost.
+# Sets of modules worth recomputing, each saving more than the one before it. core_attn is in none:
+# fused attention keeps nothing that it could give up.
+SPARSE_MODULES = (
+    ("layernorm", "moe_act"),
+    ("layernorm", "mla_up_proj", "moe_act"),
+    ("layernorm", "mla_up_proj", "moe"),
+)
+DENSE_MODULES = (("mla_up_proj", "mlp"),)
 
-    core_attn is not among them: fused attention keeps nothing that it could give up. `wanted` is
-    the workload's recompute: auto, none, selective or full.
-    """
-    latent = () if isinstance(model.attention, GroupedQueryAttention) else ("mla_up_proj",)
-    modules: list[tuple[str, ...]] = []
-    if model.is_moe:
-        modules += [("layernorm", "moe_act"), ("layernorm", *latent, "moe_act")]
-        modules += [("layernorm", *latent, "moe")]
-    else:
-        modules += [(*latent, "mlp")]
-    ladder = {"none": [NO_RECOMPUTE]}
-    ladder["selective"] = [
-        Recompute(granularity="selective", modules=each) for each in dict.fromkeys(modules)
-    ]
+
+def recompute_ladder(problem: Problem, layers_per_chunk: int) -> list[Recompute]:
+    """Choices of recomputation from none to all, those that save memory at growing cost; of them
+    what the workload asks for."""
     half = layers_per_chunk // 2
     blocks = [Recompute(granularity="full", method="block", num_layers=half)] if half else []
-    ladder["full"] = [*blocks, FULL_RECOMPUTE]
-    if wanted != "auto":
-        return ladder[wanted]
+    ladder = {
+        "none": [NO_RECOMPUTE],
+        "selective": _selective(problem),
+        "full": [*blocks, FULL_RECOMPUTE],
+    }
+    if problem.workload.recompute != "auto":
+        return ladder[problem.workload.recompute]
     return [step for steps in ladder.values() for step in steps]
+
+
+def _selective(problem: Problem) -> list[Recompute]:
+    """The sets of modules, without those that the model lacks or the stack refuses."""
+    rules = rules_for(problem, "recompute")
+
+    def allowed(module: str) -> bool:
+        alone = Recompute(granularity="selective", modules=(module,))
+        return all(
+            rule.check(problem, Sizes(world_size=1, recompute=alone)) is None for rule in rules
+        )
+
+    sets = SPARSE_MODULES if problem.model.is_moe else DENSE_MODULES
+    kept = dict.fromkeys(tuple(module for module in each if allowed(module)) for each in sets)
+    return [Recompute(granularity="selective", modules=each) for each in kept if each]
 
 
 class Candidate:
@@ -256,12 +270,12 @@ def _legal(evaluator: Evaluator, tally: _Tally) -> Iterator[_Pipeline]:
     problem = evaluator.problem
     referee = _Referee(problem, tally)
     micro_batches = _micro_batches(problem)
-    num_layers, wanted = problem.model.num_layers, problem.workload.recompute
+    num_layers = problem.model.num_layers
     ladders: dict[int, dict[int, list[Recompute]]] = {}
     for grid in _grids(problem):
         if grid.pp not in ladders:
             ladders[grid.pp] = {
-                vpp: recompute_ladder(problem.model, num_layers // (grid.pp * vpp), wanted)
+                vpp: recompute_ladder(problem, num_layers // (grid.pp * vpp))
                 for vpp in _virtual_sizes(problem, grid.pp)
             }
         leaves = len(micro_batches) * sum(len(ladder) for ladder in ladders[grid.pp].values())
@@ -273,17 +287,19 @@ def _legal(evaluator: Evaluator, tally: _Tally) -> Iterator[_Pipeline]:
             if referee.refuses("pipeline", piped, len(micro_batches) * len(ladder)):
                 continue
             piped = replace(piped, split=evaluator.split(grid.pp, vpp))
-            recomputes = [
-                recompute
-                for recompute in ladder
-                if not referee.refuses("recompute", piped, len(micro_batches), recompute=recompute)
-            ]
             sizes = [
                 size
                 for size in micro_batches
-                if not referee.refuses("batch", piped, len(recomputes), micro_batch_size=size)
+                if not referee.refuses("batch", piped, len(ladder), micro_batch_size=size)
             ]
-            if recomputes and sizes:
+            if not sizes:
+                continue
+            recomputes = [
+                recompute
+                for recompute in ladder
+                if not referee.refuses("recompute", piped, len(sizes), recompute=recompute)
+            ]
+            if recomputes:
                 yield _Pipeline(piped, sizes, recomputes)
 
 

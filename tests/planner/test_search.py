@@ -1,0 +1,290 @@
+"""The search finds what looking at every layout one by one finds."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import groupby, product
+from typing import Any
+
+import pytest
+from problems import GIB, MODELS, problem, shortened
+
+from planner.constraints import LEVELS, RULES, violations
+from planner.evaluate import Evaluator
+from planner.layout import Layout
+from planner.model_files import resolve_model
+from planner.problem import Problem, Sizes
+from planner.search import (
+    ASSUMED_TIE_FRACTION,
+    SearchResult,
+    as_layout,
+    recompute_ladder,
+    search,
+)
+from planner.topology_files import load_topology
+from planner.verdict import verdict
+from planner.workload import Placement, TunerType
+
+
+def small(
+    model: str,
+    layers: int,
+    *,
+    gpus: int = 8,
+    nodes: int = 1,
+    memory_gib: float = 79,
+    stack: str = "ms-swift-4.6",
+    **workload: Any,
+) -> Problem:
+    """A short model on few GPUs with so much memory."""
+    spec = shortened(resolve_model(model), layers)
+    stated = problem(spec, gpus=gpus, stack=stack, **workload)
+    cluster = load_topology("h100-8x-ib", nodes, gpus // nodes)
+    gpu = replace(cluster.gpu, memory_usable_bytes=int(memory_gib * GIB))
+    return replace(stated, cluster=replace(cluster, gpu=gpu))
+
+
+PROBLEMS = {
+    "all fits": small("Qwen3-30B-A3B", 4, gpus=4, global_batch_size=8),
+    "some fits": small("Qwen3-30B-A3B", 8, memory_gib=30),
+    "two hosts": small("Qwen3-30B-A3B", 6, nodes=2, memory_gib=24, global_batch_size=8),
+    "anywhere": small(
+        "Qwen3-30B-A3B",
+        6,
+        nodes=2,
+        memory_gib=20,
+        global_batch_size=4,
+        placement=Placement.ANY,
+        routing_imbalance=2.0,
+    ),
+    "dense": small("Qwen2.5-7B", 8, memory_gib=16, global_batch_size=12),
+    "LoRA": small("Qwen3-30B-A3B", 8, memory_gib=14, tuner_type=TunerType.LORA),
+    "MLA, MTP": small("DeepSeek-V3", 5, memory_gib=130, mtp_num_layers=1, global_batch_size=8),
+    "odd sizes": small("Qwen2.5-7B", 7, gpus=6, memory_gib=18, seq_length=1002),
+    "newer stack": small("Qwen3-30B-A3B", 6, memory_gib=24, stack="gpu-kit-2026-11"),
+    "one micro-batch": small(
+        "Qwen3-30B-A3B", 6, memory_gib=24, micro_batch_size=3, global_batch_size=12
+    ),
+    "full recomputation": small("Qwen3-30B-A3B", 6, memory_gib=24, recompute="full"),
+    "nothing fits": small("Qwen3-235B-A22B", 6, memory_gib=10),
+}
+
+
+@dataclass
+class Naive:
+    """What looking at every layout finds."""
+
+    enumerated: int = 0
+    legal: int = 0
+    fitting: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    fits: list[tuple[tuple[object, ...], Layout]] = field(default_factory=list)
+    least_over: tuple[float, Layout] | None = None
+
+
+def all_sizes(stated: Problem, evaluator: Evaluator) -> list[Sizes]:
+    """Every combination of sizes that keeps both identities."""
+    world, layers = stated.cluster.num_gpus, stated.model.num_layers
+    wanted = stated.workload.micro_batch_size
+    micro_batch_sizes = [wanted] if wanted else [1, 2, 4]
+    found = []
+    for tp, cp, pp, ep, etp in product(range(1, world + 1), repeat=5):
+        if world % (tp * cp * pp) or world % (etp * ep * pp):
+            continue
+        for vpp in range(1, 9):
+            if vpp > 1 and (pp == 1 or layers % (pp * vpp)):
+                continue
+            for recompute, size in product(
+                recompute_ladder(stated, layers // (pp * vpp)), micro_batch_sizes
+            ):
+                found.append(
+                    Sizes(
+                        world_size=world,
+                        tp=tp,
+                        cp=cp,
+                        pp=pp,
+                        ep=ep,
+                        etp=etp,
+                        vpp=vpp,
+                        micro_batch_size=size,
+                        recompute=recompute,
+                        split=evaluator.split(pp, vpp),
+                    )
+                )
+    return found
+
+
+def look_at_all(stated: Problem) -> Naive:
+    """Evaluate every layout by its terms, one by one."""
+    evaluator, found = Evaluator(stated), Naive()
+    usable = stated.cluster.gpu.memory_usable_bytes
+    for sizes in all_sizes(stated, evaluator):
+        found.enumerated += 1
+        broken = violations(stated, sizes)
+        if broken:
+            found.rejected[broken[0].rule.id] += 1
+            continue
+        found.legal += 1
+        layout = as_layout(stated, sizes)
+        batch = evaluator.batch(layout)
+        used = max(stage.device_used for stage in batch.memory(layout.recompute))
+        if used > usable:
+            if found.least_over is None or used < found.least_over[0]:
+                found.least_over = (used, layout)
+            continue
+        found.fitting += 1
+        total = round(batch.step_time(layout.recompute).total, 9)
+        found.fits.append(((verdict(used, usable).order, total, *plainness(layout)), layout))
+    return found
+
+
+def plainness(layout: Layout) -> tuple[object, ...]:
+    sizes = (layout.etp, layout.cp, layout.tp, layout.vpp, layout.pp, layout.ep)
+    recompute = (layout.recompute.granularity, layout.recompute.modules)
+    return (sizes, layout.micro_batch_size, recompute)
+
+
+@pytest.fixture(scope="module", params=PROBLEMS)
+def both(request: pytest.FixtureRequest) -> tuple[Problem, SearchResult, Naive]:
+    stated = PROBLEMS[request.param]
+    return stated, search(Evaluator(stated)), look_at_all(stated)
+
+
+Both = tuple[Problem, SearchResult, Naive]
+
+
+def test_the_search_counts_what_looking_at_all_layouts_counts(both: Both) -> None:
+    _, result, naive = both
+
+    assert result.enumerated == naive.enumerated
+    assert result.legal == naive.legal
+    assert result.fitting == naive.fitting
+    assert {rule: each.count for rule, each in result.rejected.items()} == naive.rejected
+
+
+def test_what_is_enumerated_is_legal_or_rejected(both: Both) -> None:
+    _, result, _ = both
+    rejected = sum(each.count for each in result.rejected.values())
+
+    assert result.enumerated == result.legal + rejected
+    assert 0 <= result.fitting <= result.legal
+
+
+def test_the_best_of_every_grid_is_the_best_of_all_its_layouts(both: Both) -> None:
+    stated, result, naive = both
+
+    def grid(layout: Layout) -> tuple[int, ...]:
+        return (layout.tp, layout.cp, layout.pp, layout.ep, layout.etp)
+
+    fits = sorted(naive.fits, key=lambda each: (grid(each[1]), each[0]))
+    best = {key: next(each)[1] for key, each in groupby(fits, key=lambda each: grid(each[1]))}
+    found = {grid(layout): layout for layout in (c.layout(stated) for c in result.ranked)}
+
+    assert found == best
+
+
+def test_the_winner_is_the_plainest_of_those_that_tie_with_the_fastest(both: Both) -> None:
+    stated, result, naive = both
+    if not naive.fits:
+        assert not result.ranked
+        return
+    order, fastest = min(key[:2] for key, _ in naive.fits)
+    winner = result.ranked[0]
+    seconds = [candidate.step_seconds for candidate in result.ranked]
+    ties = [
+        candidate
+        for candidate in result.ranked
+        if candidate.verdict.order == order
+        and candidate.step_seconds <= min(seconds_of(result, order)) * (1 + ASSUMED_TIE_FRACTION)
+    ]
+
+    assert winner.verdict.order == order
+    assert round(min(seconds_of(result, order)), 9) == fastest
+    assert winner.plainness == min(candidate.plainness for candidate in ties)
+    assert len(seconds) == len({candidate.layout(stated) for candidate in result.ranked})
+
+
+def seconds_of(result: SearchResult, order: int) -> list[float]:
+    return [each.step_seconds for each in result.ranked if each.verdict.order == order]
+
+
+def test_what_fits_comes_before_what_is_tight_and_faster_before_slower(both: Both) -> None:
+    """But for ties with the fastest, which come first."""
+    _, result, _ = both
+    rest = [each.order for each in result.ranked]
+    limit = result.ranked[0].step_seconds * (1 + ASSUMED_TIE_FRACTION) if result.ranked else 0
+    tied = [each for each in result.ranked if each.step_seconds <= limit]
+    after = [each.order for each in result.ranked[len(tied) :]]
+
+    assert [each.verdict.order for each in result.ranked] == sorted(order[0] for order in rest)
+    assert after == sorted(after) or len(tied) == len(result.ranked)
+
+
+def test_an_example_of_a_rule_breaks_it(both: Both) -> None:
+    stated, result, _ = both
+    for rule_id, rejection in result.rejected.items():
+        assert rejection.violation.rule.id == rule_id
+        assert rejection.violation in violations(stated, rejection.example)
+
+
+def test_the_nearest_miss_needs_least_of_what_does_not_fit(both: Both) -> None:
+    _, result, naive = both
+    if naive.least_over is None:
+        assert result.nearest_miss is None
+    else:
+        assert result.nearest_miss == naive.least_over[1]
+
+
+def test_a_search_says_the_same_every_time(both: Both) -> None:
+    stated, result, _ = both
+    again = search(Evaluator(stated))
+
+    assert [each.order for each in again.ranked] == [each.order for each in result.ranked]
+    assert [each.layout(stated) for each in again.ranked] == [
+        each.layout(stated) for each in result.ranked
+    ]
+    assert again.rejected == result.rejected
+    assert again.nearest_miss == result.nearest_miss
+
+
+def test_problems_differ_in_what_fits() -> None:
+    """So that these tests hold something: all fits, some fits, nothing fits."""
+    results = {name: search(Evaluator(stated)) for name, stated in PROBLEMS.items()}
+    fitting = {name: (each.fitting, each.legal) for name, each in results.items()}
+    nothing, everything = fitting.pop("nothing fits"), fitting.pop("all fits")
+
+    assert nothing[0] == 0 < nothing[1]
+    assert everything[0] == everything[1] > 0
+    assert all(0 < fits < legal for fits, legal in fitting.values()), fitting
+
+
+def test_rules_stand_in_the_table_in_the_order_of_the_search() -> None:
+    """A layout is counted under the first rule that it breaks."""
+    levels = [LEVELS.index(rule.level) for rule in RULES]
+
+    assert levels == sorted(levels)
+
+
+@pytest.mark.parametrize("stack", ["ms-swift-4.6", "gpu-kit-2026-11", "ms-swift-3.12"])
+@pytest.mark.parametrize("model", MODELS)
+def test_choices_of_recomputation_are_legal_and_each_saves_memory(model: str, stack: str) -> None:
+    """Modules that the stack refuses are left out, not the whole choice."""
+    stated = problem(model, stack=stack)
+    ladder = recompute_ladder(stated, stated.model.num_layers)
+    evaluator = Evaluator(stated)
+    sizes = Sizes(world_size=16, split=evaluator.split(1, 1))
+    batch = evaluator.batch(as_layout(stated, sizes))
+    used = [batch.device_used(recompute) for recompute in ladder]
+    seconds = [batch.step_seconds(recompute) for recompute in ladder]
+
+    assert {recompute.granularity for recompute in ladder} == {"none", "selective", "full"}
+    assert not any(violations(stated, replace(sizes, recompute=each)) for each in ladder)
+    assert max(used) == used[0] and used.count(used[0]) == 1 and min(used) == used[-1]
+    assert min(seconds) == seconds[0]
+
+
+@pytest.mark.parametrize("wanted", ["none", "selective", "full"])
+def test_a_wanted_recomputation_narrows_the_choices(wanted: str) -> None:
+    every = recompute_ladder(problem(), 48)
+    narrowed = recompute_ladder(problem(recompute=wanted), 48)
+
+    assert narrowed == [each for each in every if each.granularity == wanted]

@@ -214,8 +214,10 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
 def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> list[str]:
     if scripts:
         folder = shlex.quote(str(scripts.output_dir))
+        convert = f"once: bash {folder}/convert_hf_to_mcore.sh"
         return [
-            f"{len(written)} files written to {folder}",
+            f"{len(written)} files written to {folder}; its README.md says what each does",
+            *([convert] if scripts.load is Load.MCORE else []),
             f"on every node: bash {folder}/train.sh",
         ]
     words = ["plan", *sys.argv[1:]]

@@ -42,6 +42,9 @@ check_number NNODES 1
 if ((NNODES == 1)); then
   NODE_RANK="${NODE_RANK:-0}"
   MASTER_ADDR="${MASTER_ADDR:-127.0.0.1}"
+elif [[ "${DRY_RUN:-0}" != 0 ]]; then # shows what the first node would run
+  NODE_RANK="${NODE_RANK:-0}"
+  MASTER_ADDR="${MASTER_ADDR:-ADDRESS_OF_NODE_0}"
 fi
 [[ -n "${NODE_RANK:-}" ]] || stop 64 "NODE_RANK is missing: 0 to $((NNODES - 1)), another on every node"
 check_number NODE_RANK 0

@@ -1,0 +1,159 @@
+"""From one line of a user to scripts that start: `plan --output-dir`, and what follows."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from console import EXAMPLE, plan
+from recorder import LAUNCHER, run_script, stand_ins
+
+from launch.run_folder import render_again
+from planner.run import read_run
+from planner.workload import TunerType
+
+ROOT = Path(__file__).parent.parent.parent
+BIN = Path(sys.executable).parent
+
+SITE = """\
+model_path: models/Qwen3-30B-A3B
+dataset: [train.jsonl, "train.jsonl#100", AI-ModelScope/alpaca-gpt4-data-en]
+workspace: /mnt/shared/runs
+image: registry.example/team/ms-swift:4.6
+"""
+FILES = {"run.json", "README.md", "train.sh", "node_env.sh", "convert_mcore_to_hf.sh", "job.json"}
+NODE_1 = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of a user, with a model, data and a site file."""
+    (tmp_path / "models" / "Qwen3-30B-A3B").mkdir(parents=True)
+    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "site.yaml").write_text(SITE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+GIVEN = ("--model-path", "models/Qwen3-30B-A3B", "--dataset", "train.jsonl")
+
+
+@pytest.mark.parametrize("load", ["mcore", "direct"])
+@pytest.mark.parametrize("tuner", ["full", "lora"])
+@pytest.mark.parametrize("where", [GIVEN, ("--site", "site.yaml")], ids=["flags", "site"])
+def test_a_run_folder_holds_what_was_answered(
+    folder: Path, load: str, tuner: str, where: tuple[str, ...]
+) -> None:
+    words = (*EXAMPLE, "--tuner-type", tuner, "--load", load, *where)
+    ran = plan(*words, "--output-dir", "runs/first", "--json")
+    assert (ran.status, ran.err) == (0, "")
+    assert [path.name for path in folder.joinpath("runs").iterdir()] == ["first"]
+    run_folder = folder / "runs" / "first"
+    names = {path.name for path in run_folder.iterdir()}
+    assert names == FILES | {"train.yaml"} | (
+        {"convert_hf_to_mcore.sh"} if load == "mcore" else set()
+    )
+    assert json.loads((run_folder / "run.json").read_text())["plan"] == ran.answer["plans"][0]
+    run = read_run(run_folder)
+    assert run.load == load and run.plan.args["tuner_type"] == TunerType(tuner)
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    render_again(run_folder)
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
+
+
+def test_relative_paths_are_right_when_the_scripts_run_elsewhere(folder: Path) -> None:
+    assert plan(*EXAMPLE, "--site", "site.yaml", "--output-dir", "runs/first").status == 0
+    moved = folder / "elsewhere"
+    moved.mkdir()
+    shutil.move(folder / "runs" / "first", moved / "run")
+    ran = run_script(moved / "run" / "train.sh", env={**NODE_1, "DRY_RUN": "1"})
+    assert ran.status == 0, ran.output
+    args = yaml.safe_load((moved / "run" / "train.yaml").read_text())
+    assert args["model"] == str(folder / "models" / "Qwen3-30B-A3B")
+    data = str(folder / "train.jsonl")
+    assert args["dataset"] == [data, f"{data}#100", "AI-ModelScope/alpaca-gpt4-data-en"]
+    convert = run_script(moved / "run" / "convert_hf_to_mcore.sh", env={"DRY_RUN": "1"})
+    assert convert.status == 0, convert.output
+    assert f"--model {folder}/models/Qwen3-30B-A3B" in convert.output
+
+
+def test_what_comes_next_is_said_and_true(folder: Path) -> None:
+    ran = plan(*EXAMPLE, *GIVEN, "--output-dir", "runs/my first")
+    next_steps = ran.out[ran.out.index("\nNext ") :]
+    assert "bash 'runs/my first'/train.sh" in next_steps
+    assert next_steps.index("convert_hf_to_mcore.sh") < next_steps.index("train.sh")
+    number = len(list((folder / "runs" / "my first").iterdir()))
+    assert f"{number} files written to 'runs/my first'" in next_steps
+    direct = plan(*EXAMPLE, *GIVEN, "--output-dir", "runs/direct", "--load", "direct")
+    assert "convert_hf_to_mcore" not in direct.out
+
+
+def test_without_a_folder_the_next_command_is_complete() -> None:
+    """Words that are missing are added; words that were given are not said twice."""
+    ran = plan(*EXAMPLE, "--model-path", "models/my model", columns=300)
+    last = ran.out.splitlines()[-1].split(maxsplit=1)[1]
+    assert last == (
+        "plan --gpus 16 --nodes 2 --model Qwen3-30B-A3B --model-path 'models/my model' "
+        "--dataset DATA --output-dir runs/NAME"
+    )
+
+
+def test_a_second_run_never_writes_over_the_first(folder: Path) -> None:
+    words = (*EXAMPLE, *GIVEN, "--output-dir", "run")
+    assert plan(*words).status == 0
+    before = {path: path.read_bytes() for path in (folder / "run").iterdir()}
+    ran = plan(*words, "--tuner-type", "lora")
+    assert (ran.status, ran.out) == (2, "") and "run exists already" in ran.err
+    assert {path: path.read_bytes() for path in (folder / "run").iterdir()} == before
+
+
+# -- make train-moe --------------------------------------------------------------------------------
+
+
+def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `make train-moe` with stand-ins for ms-swift; it installs nothing."""
+    dropped = {*LAUNCHER, "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    clean = {name: value for name, value in os.environ.items() if name not in dropped}
+    search = os.pathsep.join([str(stand_ins(folder / "stand-ins")), "/usr/bin", "/bin"])
+    return subprocess.run(
+        ["make", f"--old-file={BIN.parent / 'core'}", f"VENV={BIN.parent}", "train-moe", *words],
+        cwd=ROOT,
+        env={**clean, "PATH": search, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_make_plans_shows_and_in_a_dry_run_starts_nothing(folder: Path) -> None:
+    words = (
+        *("NNODES=2", f"RUN={folder}/run", f"MODEL_PATH={folder}/models/Qwen3-30B-A3B"),
+        *(f"DATASET={folder}/train.jsonl", "DRY_RUN=1"),
+    )
+    ran = make(folder, *words)
+    assert ran.returncode == 0, ran.stderr
+    assert "16 = tp" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == (
+        "NNODES=2 NODE_RANK=0 MASTER_ADDR=ADDRESS_OF_NODE_0 MASTER_PORT=29500 NPROC_PER_NODE=8 "
+        "megatron sft train.yaml"
+    )
+    again = make(folder, "NNODES=2", f"RUN={folder}/run", **NODE_1, DRY_RUN="1")
+    assert again.returncode == 0, again.stderr
+    assert "16 = tp" not in again.stdout  # the run is taken as it is
+    assert "NODE_RANK=1 MASTER_ADDR=node-0" in again.stdout.splitlines()[-1]
+    started = make(folder, "NNODES=2", f"RUN={folder}/run", **NODE_1)
+    assert started.returncode != 0
+    assert started.stderr.splitlines()[0].startswith(
+        "error: this machine has 0 GPUs, the plan wants 8 on each of 2 nodes: H100"
+    )
+    assert not (folder / "stand-ins" / "log").exists()
+
+
+def test_make_asks_for_the_model_and_the_data_in_one_line(folder: Path) -> None:
+    ran = make(folder, "NNODES=2", f"RUN={folder}/run")
+    assert ran.stderr.splitlines()[0].startswith("error: scripts need --model-path and --dataset")
+    assert not (folder / "run").exists()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = root / "run"
     write_run_folder(_run(model, dataset), folder)
     run_script(folder / "convert_hf_to_mcore.sh")
-    run_script(folder / "convert_mcore_to_hf.sh", "mcore")
-    log = run_script(folder / "train.sh")
+    with ThreadPoolExecutor() as pool:  # both only read what was converted
+        back = pool.submit(run_script, folder / "convert_mcore_to_hf.sh", "mcore")
+        log = run_script(folder / "train.sh")
+        back.result()
     run_script(folder / "convert_mcore_to_hf.sh")
     return Trained(model, folder, log)
 

@@ -13,7 +13,7 @@ from planner.constraints import LEVELS, RULES, rules_for, violations
 from planner.evaluate import Evaluator
 from planner.layout import PipelineSplit, Recompute
 from planner.messages import MESSAGES
-from planner.model_spec import ModelSpec
+from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.problem import Problem, Sizes
 from planner.search import as_layout
 from planner.workload import Placement, TunerType
@@ -39,11 +39,12 @@ DEEPSEEK = problem("DeepSeek-V3")
 OLD = problem(stack="ms-swift-3.12")
 NEW = problem(stack="gpu-kit-2026-11")
 GQA = QWEN3.model.attention
+assert isinstance(GQA, GroupedQueryAttention)
 
 
-def six(model: ModelSpec, **changes: int) -> Problem:
+def six(model: ModelSpec, **changes: Any) -> Problem:
     """A problem on 6 GPUs of one host; a change is of the model or of its experts."""
-    if "ffn_hidden_size" in changes:
+    if "ffn_hidden_size" in changes and model.moe is not None:
         changes = {"moe": replace(model.moe, **changes)}
     return problem(replace(model, **changes), gpus=6, global_batch_size=12, seq_length=8184)
 

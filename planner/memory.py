@@ -264,8 +264,8 @@ _BYTES_AT = {
     for moment in Moment
 }
 
-# Reserved over allocated at the peak, with expandable segments: 0.1 to 1.7 % on 18 rows of real
-# ranks (2026-11-24); the largest, since a job dies of the worst.
+# Reserved over allocated at the peak, with expandable segments: 0.8 to 1.7 % on the rows of 30 GiB
+# and more of benchmarks/memory, up to 4.5 % (0.8 GiB) on smaller ones, which have room for it.
 ALLOCATOR_RESERVE_FRACTION = 0.017
 
 # Device use less reserved of one process without NCCL: 0.69 to 0.86 GiB on 18 rows of real ranks

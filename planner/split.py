@@ -103,11 +103,13 @@ class _Segments:
         self._extra[0] += first
         self._extra[-1] += last
 
-    def ending_at(self, chunk: int, end: int) -> list[float]:
-        """Costs of layers [first, end) as chunk `chunk`, by first; they fall as first grows."""
+    def ending_at(self, chunk: int, end: int) -> tuple[float, list[float]]:
+        """`total` and `sums`: layers [first, end) cost `total - sums[first]` as chunk `chunk`.
+
+        They cost less as first grows.
+        """
         sums = self._sums[chunk]
-        total = sums[end] + self._extra[chunk]
-        return [total - before for before in sums[:end]]
+        return sums[end] + self._extra[chunk], sums
 
 
 _TOLERANCE = 1e-9  # sums of floats in another order differ by less
@@ -126,13 +128,14 @@ def _least_bottleneck(
         following = [inf] * (num_layers + 1)
         choice = [0] * (num_layers + 1)
         for end in range(chunk + 1, num_layers - (num_chunks - chunk - 1) + 1):
-            costs = segments.ending_at(chunk, end)
+            total, sums = segments.ending_at(chunk, end)
             least, chosen, lowest = inf, 0, chunk
             if limit:
                 most = limit[1] * (1 + _TOLERANCE)
-                lowest = max(chunk, _first_within(limit[0].ending_at(chunk, end), most))
+                limited, limited_sums = limit[0].ending_at(chunk, end)
+                lowest = max(chunk, bisect_left(limited_sums, limited - most, 0, end))
             for first in range(end - 1, lowest - 1, -1):
-                cost = costs[first]
+                cost = total - sums[first]
                 value = best[first] if best[first] > cost else cost
                 if value < least * (1 - _TOLERANCE):
                     least, chosen = value, first
@@ -146,8 +149,3 @@ def _least_bottleneck(
         ends.append(end)
         end = choice[end]
     return best[num_layers], ends[::-1]
-
-
-def _first_within(falling: list[float], most: float) -> int:
-    """The first place from which a falling list is at most `most`."""
-    return bisect_left(falling, True, key=lambda cost: cost <= most)

@@ -6,9 +6,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from planner.constraints import Problem, Rule, Sizes, violations
+from planner.constraints import Rule, violations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.model_config import model_spec_from_config
+from planner.problem import Problem, Sizes
 from planner.recipe import load_recipe
 from planner.stack import load_stack
 from planner.swift_args import training_args
@@ -89,19 +90,16 @@ def candidate(
 ) -> Candidate:
     """Return a candidate with `sizes[stage][virtual_stage]` layers; None: one stage with all."""
     layers = sizes or even(models.short_config(model)["num_hidden_layers"], 1)
+    grid = {"pp": len(layers), "vpp": len(layers[0]), **(parallel or {})}
     return Candidate(
         model,
         Workload(**{"global_batch_size": 24 * world_size, "placement": Placement.ANY, **workload}),
         Sizes(
             world_size=world_size,
+            split=split(layers),
             recompute=recompute,
             dispatcher=dispatcher,
-            **{
-                "pp": len(layers),
-                "vpp": len(layers[0]),
-                "split": split(layers),
-                **(parallel or {}),
-            },
+            **grid,
         ),
     )
 

@@ -25,7 +25,7 @@ SIZES = ("total", "expert", "trainable_total", "trainable_expert")
 def _stages(model: ModelSpec, layout: Layout) -> list[int]:
     """The first and last stage, one of each other kind, and two more anywhere."""
     last = layout.pp - 1
-    kinds = {}
+    kinds: dict[object, int] = {}
     for stage in range(layout.pp):
         moe = tuple(sum(model.moe_layers[i] for i in c) for c in layout.split.layer_ids(stage))
         sizes = tuple(len(chunk) for chunk in layout.split.layer_ids(stage))

@@ -38,10 +38,12 @@ class LayerNormLinear(Linear):
         eps: float = 1e-5,
         normalization: str = "LayerNorm",
         zero_centered_gamma: bool = False,
+        return_layernorm_output: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(in_features, out_features, **options)
         self.eps = eps
+        self.return_layernorm_output = return_layernorm_output
         self.zero_centered_gamma = zero_centered_gamma
         self.layer_norm_weight = new_norm_parameter(
             self.in_features, 0.0 if zero_centered_gamma else 1.0, self
@@ -51,9 +53,13 @@ class LayerNormLinear(Linear):
             self.layer_norm_bias = new_norm_parameter(self.in_features, 0.0, self)
 
     def forward(self, inp: torch.Tensor, is_first_microbatch: bool | None = None) -> Any:
-        """Return what `Linear` gives for the normalised input."""
+        """Return what `Linear` gives, and the normalised input if `return_layernorm_output`."""
         scale = self.layer_norm_weight + 1 if self.zero_centered_gamma else self.layer_norm_weight
-        return super().forward(normalize(inp, scale, self.layer_norm_bias, self.eps))
+        normalized = normalize(inp, scale, self.layer_norm_bias, self.eps)
+        output = super().forward(normalized)
+        if not self.return_layernorm_output:
+            return output
+        return (*output, normalized) if self.return_bias else (output, normalized)
 
 
 class GroupedLinear(TransformerEngineBaseModule):

@@ -256,16 +256,16 @@ def layer_activations(shape: LayerShape, recompute: Recompute, *, full: bool) ->
     """What a layer keeps: `full` says that this layer is checkpointed as a whole."""
     attention = "gqa" if shape.latent is None else "mla"
     kinds = (attention, "any", "moe" if shape.is_moe else "dense")
-    present = [tensor for tensor in SAVED if tensor.kind in kinds]
-    everything = sum(tensor.bytes(shape) for tensor in present)
-    maps = sum(tensor.bytes(shape) for tensor in present if tensor.id == "routing_maps")
+    present = [(tensor, tensor.bytes(shape)) for tensor in SAVED if tensor.kind in kinds]
+    everything = sum(size for _, size in present)
+    maps = sum(size for tensor, size in present if tensor.id == "routing_maps")
     checkpoint = shape.sharded_tokens * shape.hidden * BF16
     if full:
         saved, recomputed = float(checkpoint), everything
     else:
         modules = set(recompute.modules)
         recomputed = sum(
-            tensor.bytes(shape) for tensor in present if modules.intersection(tensor.given_up_by)
+            size for tensor, size in present if not modules.isdisjoint(tensor.given_up_by)
         )
         saved = everything - recomputed + _core_attention_input(shape, modules)
     return LayerActivations(

@@ -12,7 +12,7 @@ from planner.activations import BF16
 from planner.compute import Compute, head_flops, layer_flops
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
-from planner.layer_view import GridSizes, LayerCounts, LayerViews
+from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
 from planner.memory import Moment, StageMemory, StageShape, device_used, level_bytes, stage_memory
 from planner.parameters import RankParameters, layer_parts, rank_parameters
@@ -20,7 +20,7 @@ from planner.placement import GroupPlacement, place
 from planner.problem import Problem
 from planner.schedule import in_flight_microbatches, pipeline_seconds
 from planner.split import SplitCosts, split_layers
-from planner.split_view import SplitView
+from planner.split_view import SplitView, StageCounts
 from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
 
 # When a stage may be at its fullest. Only the last stage has a loss; the optimizer step needs no
@@ -192,6 +192,17 @@ class GridView:
         )
 
 
+# Activations of a stage, and its bytes at the decisive moments, but for what the schedule decides.
+Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
+
+
+def _fill(shape: StageShape, kept: StageActivations) -> None:
+    """Fill in what recomputation decides."""
+    shape.saved_bytes, shape.maps_bytes = kept.saved, kept.maps
+    shape.recomputed_bytes, shape.checkpoint_bytes = kept.recomputed, kept.checkpoint
+    shape.checkpointed_layers = kept.checkpointed_layers
+
+
 class GridBatch:
     """A micro-batch on a grid: all that does not depend on the schedule or on recomputation."""
 
@@ -213,6 +224,8 @@ class GridBatch:
             ]
             for stage, shape in enumerate(self.shapes)
         ]
+        self._recomputed: dict[tuple[object, ...], Recomputed] = {}
+        self._seconds: dict[tuple[object, ...], tuple[list[float], float]] = {}
         layer = self.layers.any.shape
         head = evaluator.compute.head(layer.tokens, grid.sizes[0])
         self.head_seconds = (1 + workload.mtp_num_layers) * (head.forward + head.backward)
@@ -220,7 +233,43 @@ class GridBatch:
             layer.sharded_tokens * layer.hidden * BF16, len(grid.shapes)
         )
 
-    def _shape(self, counts: tuple[LayerCounts, ...], stage: int, imbalanced: bool) -> StageShape:
+    def recomputed(self, stage: int, counts: LayerCounts, recompute: Recompute) -> "Recomputed":
+        """What a choice of recomputation makes of a stage, at the workload's imbalance."""
+        key = (stage, counts, recompute.modules)
+        found = self._recomputed.get(key)
+        if found is None:
+            shape = self.shapes[stage]
+            kept = self.layers.stage(counts, recompute, imbalanced=self.skewed)
+            _fill(shape, kept)
+            found = self._recomputed[key] = (
+                kept,
+                [
+                    (moment, decided + level_bytes(shape, "recompute", moment))
+                    for moment, decided in self.decided_bytes[stage]
+                ],
+            )
+        return found
+
+    def seconds(self, counts: StageCounts, recompute: Recompute) -> tuple[list[float], float]:
+        """Seconds of one microbatch on every stage, boundaries apart, and of what is done once."""
+        key = (counts, recompute.modules)
+        found = self._seconds.get(key)
+        if found is None:
+            found = self._seconds[key] = self._add_up(counts, recompute)
+        return found
+
+    def _add_up(self, counts: StageCounts, recompute: Recompute) -> tuple[list[float], float]:
+        overlap = self.grid.evaluator.overlap
+        seconds, once = [], 0.0
+        for stage, layers in enumerate(counts):
+            compute, exchanged = self.layers.microbatch_seconds(layers, recompute)
+            if stage == len(counts) - 1:
+                compute += self.head_seconds
+            seconds.append(compute + exchanged)
+            once = max(once, overlap.seen(self.grid.once[stage], compute))
+        return seconds, once
+
+    def _shape(self, counts: StageCounts, stage: int, imbalanced: bool) -> StageShape:
         layer = self.layers.any.shape
         shape = replace(self.grid.shapes[stage])
         shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
@@ -273,9 +322,11 @@ class BatchView:
         counts = self._split.counts(recompute)
         for stage in self._split.decisive:
             shape = batch.shapes[stage]
-            self._schedule(shape, stage, counts[stage], recompute, imbalanced=batch.skewed)
-            for moment, decided in batch.decided_bytes[stage]:
-                size = decided + level_bytes(shape, "recompute", moment)
+            kept, decided = batch.recomputed(stage, counts[stage], recompute)
+            _fill(shape, kept)
+            shape.in_flight = self._in_flight[stage]
+            for moment, so_far in decided:
+                size = so_far + level_bytes(shape, "schedule", moment)
                 if size > most:
                     most = size
         return device_used(most, self._grid.problem.cluster.num_gpus)
@@ -286,9 +337,10 @@ class BatchView:
         cluster = self._grid.problem.cluster
         for stage, counts in enumerate(self._split.counts(recompute)):
             shape, decisive = batch.balanced[stage], batch.shapes[stage]
-            self._schedule(shape, stage, counts, recompute, imbalanced=False)
-            if batch.skewed:
-                self._schedule(decisive, stage, counts, recompute, imbalanced=True)
+            for each in (shape, decisive):
+                imbalanced = each is not shape
+                _fill(each, self._layers.stage(counts, recompute, imbalanced=imbalanced))
+                each.in_flight = self._in_flight[stage]
             found.append(
                 stage_memory(
                     shape,
@@ -305,15 +357,8 @@ class BatchView:
 
     def step_seconds(self, recompute: Recompute) -> float:
         """Seconds of a step."""
-        overlap = self._grid.evaluator.overlap
-        seconds, once = [], 0.0
-        for stage, counts in enumerate(self._split.counts(recompute)):
-            compute, exchanged = self._layers.microbatch_seconds(counts, recompute)
-            if stage == len(self._in_flight) - 1:
-                compute += self._batch.head_seconds
-            seconds.append(compute + exchanged + self._boundary)
-            once = max(once, overlap.seen(self._grid.once[stage], compute))
-        return self._pipelined(seconds) + once
+        seconds, once = self._batch.seconds(self._split.counts(recompute), recompute)
+        return self._pipelined([stage + self._boundary for stage in seconds]) + once
 
     def step_time(self, recompute: Recompute) -> StepTime:
         """Seconds of a step, term by term."""
@@ -326,22 +371,6 @@ class BatchView:
         return pipeline_seconds(
             stage_seconds, self.num_microbatches, self._split.split.num_virtual_stages
         )
-
-    def _schedule(
-        self,
-        shape: StageShape,
-        stage: int,
-        counts: LayerCounts,
-        recompute: Recompute,
-        *,
-        imbalanced: bool,
-    ) -> None:
-        """Fill in what the schedule and recomputation decide."""
-        kept = self._layers.stage(counts, recompute, imbalanced=imbalanced)
-        shape.in_flight = self._in_flight[stage]
-        shape.saved_bytes, shape.maps_bytes = kept.saved, kept.maps
-        shape.recomputed_bytes, shape.checkpoint_bytes = kept.recomputed, kept.checkpoint
-        shape.checkpointed_layers = kept.checkpointed_layers
 
     def _seconds(self, stage: int, recompute: Recompute) -> StageSeconds:
         compute = tp = ep = cp = cp_hidden = 0.0

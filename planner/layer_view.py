@@ -23,8 +23,8 @@ class LayerView:
     shape: LayerShape
     imbalanced: LayerShape
     seconds: LayerSeconds
+    _activations: dict[tuple[object, ...], LayerActivations]  # shared: see `LayerViews`
     _communication: Communication
-    _activations: dict[tuple[object, ...], LayerActivations] = field(default_factory=dict)
     _exchanged: dict[tuple[bool, bool], LayerCommunication] = field(default_factory=dict)
     _seconds: dict[bool | tuple[str, ...], tuple[float, float]] = field(default_factory=dict)
 
@@ -82,11 +82,13 @@ class StageActivations:
 
 
 class LayerSet:
-    """The sparse and the dense layer under some sizes."""
+    """The sparse and the dense layer under some sizes; `kept` is shared: see `LayerViews`."""
 
-    def __init__(self, views: dict[bool, LayerView]) -> None:
+    def __init__(
+        self, views: dict[bool, LayerView], kept: dict[tuple[object, ...], StageActivations]
+    ) -> None:
         self.views = views
-        self._activations: dict[tuple[object, ...], StageActivations] = {}
+        self._activations = kept
 
     @property
     def any(self) -> LayerView:
@@ -141,13 +143,30 @@ class LayerSet:
         return compute, exchanged
 
 
+def _local_sizes(sizes: GridSizes, micro_batch_size: int) -> tuple[int, ...]:
+    """What the shape of a layer on a rank depends on."""
+    tp, cp, _, ep, etp = sizes
+    return (tp, cp, etp, ep * etp > 1, micro_batch_size)
+
+
+# The balanced and the imbalanced shape, and activations by choice of recomputation.
+_Shapes = tuple[LayerShape, LayerShape, dict[tuple[object, ...], LayerActivations]]
+
+
 class LayerViews:
-    """The layers of a problem, by the sizes that they depend on."""
+    """The layers of a problem, by the sizes that they depend on.
+
+    Shapes and activations depend neither on PP nor on how many ranks share the experts, compute not
+    on PP; only collectives depend on every size.
+    """
 
     def __init__(self, problem: Problem, compute: Compute) -> None:
         self._problem, self._compute = problem, compute
         self._lora = problem.workload.tuner_type is TunerType.LORA
         self._kept: dict[tuple[int, ...], LayerSet] = {}
+        self._activations: dict[tuple[int, ...], dict[tuple[object, ...], StageActivations]] = {}
+        self._shapes: dict[tuple[int, ...], _Shapes] = {}
+        self._seconds: dict[tuple[int, ...], LayerSeconds] = {}
 
     def layers(
         self, sizes: GridSizes, micro_batch_size: int, communication: Communication
@@ -156,12 +175,12 @@ class LayerViews:
         key = (*sizes, micro_batch_size)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept[key] = LayerSet(
-                {
-                    kind: self._make(sizes, micro_batch_size, kind, communication)
-                    for kind in sorted(set(self._problem.model.moe_layers))
-                }
-            )
+            views = {
+                kind: self._make(sizes, micro_batch_size, kind, communication)
+                for kind in sorted(set(self._problem.model.moe_layers))
+            }
+            kept = self._activations.setdefault(_local_sizes(sizes, micro_batch_size), {})
+            found = self._kept[key] = LayerSet(views, kept)
         return found
 
     def _make(
@@ -171,16 +190,24 @@ class LayerViews:
         is_moe: bool,
         communication: Communication,
     ) -> LayerView:
-        tp, _, _, ep, _ = sizes
-        workload = self._problem.workload
-        balanced = self._shape(sizes, micro_batch_size, is_moe, 1.0)
-        imbalanced = balanced
-        if is_moe and workload.routing_imbalance != 1.0:
-            imbalanced = self._shape(sizes, micro_batch_size, is_moe, workload.routing_imbalance)
+        tp, ep, workload = sizes[0], sizes[3], self._problem.workload
+        key = (*_local_sizes(sizes, micro_batch_size), is_moe)
+        if key not in self._shapes:
+            balanced = imbalanced = self._shape(sizes, micro_batch_size, is_moe, 1.0)
+            if is_moe and workload.routing_imbalance != 1.0:
+                imbalance = workload.routing_imbalance
+                imbalanced = self._shape(sizes, micro_batch_size, is_moe, imbalance)
+            self._shapes[key] = (balanced, imbalanced, {})
+        balanced, imbalanced, activations = self._shapes[key]
+        if (*key, ep) not in self._seconds:
+            self._seconds[*key, ep] = self._compute.layer(
+                imbalanced, tp, ep, workload.document_tokens
+            )
         return LayerView(
             shape=balanced,
             imbalanced=imbalanced,
-            seconds=self._compute.layer(imbalanced, tp, ep, workload.document_tokens),
+            seconds=self._seconds[*key, ep],
+            _activations=activations,
             _communication=communication,
         )
 

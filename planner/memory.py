@@ -29,7 +29,7 @@ class StageShape:
     """What the terms are functions of: one rank of one stage.
 
     Filled from the outside in by `planner.evaluate`: first what the grid and the split decide, then
-    what the micro-batch adds, then recomputation.
+    what the micro-batch adds, then recomputation, then the schedule.
     """
 
     # grid and split
@@ -47,13 +47,14 @@ class StageShape:
     tokens: int = 0
     sharded_tokens: int = 0
     transient_bytes: float = 0.0  # of the layer that needs most for a moment
-    # schedule and recomputation
-    in_flight: float = 0.0  # microbatches whose activations are kept
+    # recomputation
     saved_bytes: float = 0.0  # by all layers of the stage, of one microbatch
     recomputed_bytes: float = 0.0  # of the layer that is built again
     checkpointed_layers: int = 0  # layers that keep an input to be recomputed from
     checkpoint_bytes: float = 0.0  # of one such input
     maps_bytes: float = 0.0  # routing maps of all layers, of one microbatch
+    # schedule
+    in_flight: float = 0.0  # microbatches whose activations are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,13 @@ class MemoryTerm:
     """One reason for memory.
 
     `group` is the column that people see it under; `level` what decides its size: the pipeline
-    (grid and split), the batch (micro-batch too) or recomputation (the schedule too).
+    (grid and split), the batch (micro-batch too), recomputation, and at last the schedule (how many
+    microbatches are in flight).
     """
 
     id: str
     group: str  # weights | grads | optimizer | acts | dispatch | logits | other
-    level: str  # pipeline | batch | recompute
+    level: str  # pipeline | batch | recompute | schedule
     moments: frozenset[Moment]
     bytes: Callable[[StageShape], float]
     formula: str
@@ -144,7 +146,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "saved_activations",
         "acts",
-        "recompute",
+        "schedule",
         _RUNNING,
         lambda s: s.in_flight * s.saved_bytes,
         "microbatches in flight * sum over layers of what each keeps",
@@ -153,7 +155,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "stage_inputs",
         "acts",
-        "recompute",
+        "schedule",
         _RUNNING,
         lambda s: (s.in_flight + (1 if s.num_stages > 1 else 0)) * _hidden_states(s),
         "(microbatches in flight + 1) * 2 B * tokens/tp * hidden",
@@ -256,11 +258,13 @@ def _gathered(s: StageShape) -> float:
     return s.tokens * s.hidden * BF16 if s.tensor_parallel else 0.0
 
 
+LEVELS = ("pipeline", "batch", "recompute", "schedule")
+
 _BYTES_AT = {
     (level, moment): tuple(
         term.bytes for term in TERMS if term.level == level and moment in term.moments
     )
-    for level in ("pipeline", "batch", "recompute")
+    for level in LEVELS
     for moment in Moment
 }
 

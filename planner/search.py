@@ -8,10 +8,10 @@ solved for each PP and VPP.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from planner.constraints import LEVELS, Rule, Violation, rules_for
-from planner.evaluate import BatchView, Evaluator
+from planner.constraints import LEVELS, Violation, rules_for
+from planner.evaluate import Evaluator
 from planner.layer_view import GridSizes
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
 from planner.problem import Problem, Sizes
@@ -21,6 +21,8 @@ LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same
 LARGEST_VIRTUAL_PIPELINE_SIZE = 8
 # Step times closer than this are not told apart.
 ASSUMED_TIE_FRACTION = 0.02
+
+Value = TypeVar("Value")
 
 FULL_RECOMPUTE = Recompute(granularity="full", method="uniform", num_layers=1)
 
@@ -84,16 +86,15 @@ class Candidate:
         micro_batch_size: int,
         recompute: Recompute,
         verdict: Verdict,
-        batch: BatchView,
+        step_seconds: float,
     ) -> None:
         self._sizes, self.micro_batch_size, self.recompute = sizes, micro_batch_size, recompute
-        self.verdict = verdict
-        self.step_seconds = batch.step_seconds(recompute)
+        self.verdict, self.step_seconds = verdict, step_seconds
         # What fits first, then speed, then the plainer layout.
         self.plainness = (sizes.etp, sizes.cp, sizes.tp, sizes.vpp, sizes.pp, sizes.ep)
         self.order = (
             verdict.order,
-            round(self.step_seconds, 9),
+            _rounded(step_seconds),
             self.plainness,
             micro_batch_size,
             (recompute.granularity, recompute.modules),
@@ -105,6 +106,11 @@ class Candidate:
             self._sizes, micro_batch_size=self.micro_batch_size, recompute=self.recompute
         )
         return as_layout(problem, chosen)
+
+
+def _rounded(step_seconds: float) -> float:
+    """Seconds that differ by less than this are the same, added up in another order."""
+    return round(step_seconds, 9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,9 +232,11 @@ def _best_of_pipeline(
                 tally.missed(used, sizes, micro_batch_size, recompute)
                 continue
             tally.fitting += 1
-            candidate = Candidate(sizes, micro_batch_size, recompute, found, batch)
-            if grid not in best or candidate.order < best[grid].order:
-                best[grid] = candidate
+            seconds, known = batch.step_seconds(recompute), best.get(grid)
+            if known is None or (found.order, _rounded(seconds)) <= known.order[:2]:
+                candidate = Candidate(sizes, micro_batch_size, recompute, found, seconds)
+                if known is None or candidate.order < known.order:
+                    best[grid] = candidate
 
 
 def _divisors(number: int) -> list[int]:
@@ -283,22 +291,13 @@ def _legal(evaluator: Evaluator, tally: _Tally) -> Iterator[_Pipeline]:
         if referee.refuses("grid", grid, leaves):
             continue
         for vpp, ladder in ladders[grid.pp].items():
-            piped = replace(grid, vpp=vpp)
+            piped = replace(grid, vpp=vpp, split=evaluator.split(grid.pp, vpp))
             if referee.refuses("pipeline", piped, len(micro_batches) * len(ladder)):
                 continue
-            piped = replace(piped, split=evaluator.split(grid.pp, vpp))
-            sizes = [
-                size
-                for size in micro_batches
-                if not referee.refuses("batch", piped, len(ladder), micro_batch_size=size)
-            ]
+            sizes = referee.legal("batch", piped, "micro_batch_size", micro_batches, len(ladder))
             if not sizes:
                 continue
-            recomputes = [
-                recompute
-                for recompute in ladder
-                if not referee.refuses("recompute", piped, len(sizes), recompute=recompute)
-            ]
+            recomputes = referee.legal("recompute", piped, "recompute", ladder, len(sizes))
             if recomputes:
                 yield _Pipeline(piped, sizes, recomputes)
 
@@ -312,28 +311,37 @@ class _Referee:
     def __init__(self, problem: Problem, tally: _Tally) -> None:
         self._problem, self._tally = problem, tally
         self._rules = {level: rules_for(problem, level) for level in LEVELS}
-        self._known: dict[tuple[object, ...], tuple[Rule, dict[str, Any]] | None] = {}
+        self._known: dict[tuple[object, ...], tuple[list[Any], Counter[str]]] = {}
 
-    def refuses(self, level: str, sizes: Sizes, leaves: int, **change: Any) -> bool:
-        """Whether a rule of the level refuses `sizes` with `change`; tallies the leaves if so."""
-        key = (level, sizes.pp, sizes.vpp, sizes.dp, *change.values())
-        if level == "grid" or key not in self._known:
-            self._known[key] = self._first_broken(level, replace(sizes, **change))
-        broken = self._known[key]
-        if broken is None:
-            return False
-        rule, values = broken
-        self._tally.counts[rule.id] += leaves
-        if rule.id not in self._tally.examples:
-            example = replace(sizes, **change)
-            self._tally.examples[rule.id] = (example, Violation(rule, values))
-        return True
+    def refuses(self, level: str, sizes: Sizes, leaves: int) -> bool:
+        """Whether a rule of the level refuses the sizes; tallies the leaves if so."""
+        broken = self._first_broken(level, sizes)
+        if broken is not None:
+            self._tally.counts[broken] += leaves
+        return broken is not None
 
-    def _first_broken(self, level: str, sizes: Sizes) -> tuple[Rule, dict[str, Any]] | None:
+    def legal(
+        self, level: str, sizes: Sizes, field: str, values: list[Value], leaves: int
+    ) -> list[Value]:
+        """The values of a field that no rule of the level refuses; tallies the others' leaves."""
+        key = (level, sizes.pp, sizes.vpp, sizes.dp)
+        if key not in self._known:
+            changes: list[dict[str, Any]] = [{field: it} for it in values]
+            broken = [self._first_broken(level, replace(sizes, **change)) for change in changes]
+            allowed = [it for it, rule in zip(values, broken, strict=True) if rule is None]
+            self._known[key] = allowed, Counter(rule for rule in broken if rule is not None)
+        allowed, refused = self._known[key]
+        for rule, number in refused.items():
+            self._tally.counts[rule] += number * leaves
+        return allowed
+
+    def _first_broken(self, level: str, sizes: Sizes) -> str | None:
+        """The id of the first rule of a level that the sizes break; keeps an example of each."""
         for rule in self._rules[level]:
             values = rule.check(self._problem, sizes)
             if values is not None:
-                return rule, values
+                self._tally.examples.setdefault(rule.id, (sizes, Violation(rule, values)))
+                return rule.id
         return None
 
 

@@ -6,6 +6,8 @@ from planner.layer_view import LayerCounts
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.problem import Problem
 
+StageCounts = tuple[LayerCounts, ...]
+
 
 class SplitView:
     """A pipeline split: how many layers of each kind the stages hold, MTP's included."""
@@ -14,22 +16,22 @@ class SplitView:
         self.split = split
         self._moe_layers = problem.model.moe_layers
         self._mtp_num_layers = problem.workload.mtp_num_layers
-        self._counts: dict[tuple[bool, int | None], list[LayerCounts]] = {}
-        self.layers_by_stage = tuple(self.counts(NO_RECOMPUTE))
+        self._counts: dict[tuple[bool, int | None], StageCounts] = {}
+        self.layers_by_stage = self.counts(NO_RECOMPUTE)
         self.decisive = self._decisive_stages()
 
     def layers(self, stage: int, recompute: Recompute) -> LayerCounts:
         """Layers of a stage under a choice of recomputation."""
         return self.counts(recompute)[stage]
 
-    def counts(self, recompute: Recompute) -> list[LayerCounts]:
+    def counts(self, recompute: Recompute) -> StageCounts:
         """Layers of every stage under a choice of recomputation."""
         whole = recompute.granularity == "full"
         block = recompute.num_layers if recompute.method == "block" else None
         found = self._counts.get((whole, block))
         if found is None:
             stages = range(self.split.num_stages)
-            found = [self._count(stage, whole, block) for stage in stages]
+            found = tuple(self._count(stage, whole, block) for stage in stages)
             self._counts[whole, block] = found
         return found
 

@@ -17,7 +17,10 @@ class Verdict(StrEnum):
     @property
     def order(self) -> int:
         """0 for what fits, then 1, then 2."""
-        return list(Verdict).index(self)
+        return _ORDER[self]
+
+
+_ORDER = {verdict: number for number, verdict in enumerate(Verdict)}
 
 
 def verdict(device_used_bytes: float, usable_bytes: int) -> Verdict:

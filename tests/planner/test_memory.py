@@ -12,6 +12,7 @@ from planner.layout import NO_RECOMPUTE, Layout
 from planner.memory import (
     ALLOCATOR_RESERVE_FRACTION,
     CUDA_CONTEXT_BYTES,
+    LEVELS,
     TERMS,
     Moment,
     StageMemory,
@@ -182,7 +183,7 @@ def test_terms_say_what_they_are() -> None:
     columns = {"weights", "grads", "optimizer", "acts", "dispatch", "logits", "other"}
 
     assert {term.group for term in TERMS} == columns
-    assert {term.level for term in TERMS} == {"pipeline", "batch", "recompute"}
+    assert {term.level for term in TERMS} == set(LEVELS)
     assert all(term.formula and term.source and term.moments for term in TERMS)
     assert len({term.id for term in TERMS}) == len(TERMS)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Run:
         """The run as plain values; `from_json` reads them back."""
         parts = {
             name: adapter.dump_python(getattr(self, name), mode="json")
-            for name, adapter in _PARTS.items()
+            for name, adapter in _parts().items()
         }
         return {"format_version": FORMAT_VERSION, "plan": self.plan.to_json(), **parts}
 
@@ -68,14 +69,14 @@ class Run:
         if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
             reason = f"it has no format_version {FORMAT_VERSION}"
             raise UsageError("run.not_a_run", path=origin, reason=reason)
-        missing = [name for name in ("plan", *_PARTS) if name not in content]
+        missing = [name for name in ("plan", *_parts()) if name not in content]
         if missing:
             reason = f"{', '.join(missing)} is missing"
             raise UsageError("run.not_a_run", path=origin, reason=reason)
         try:
             parts = {
                 name: adapter.validate_json(json.dumps(content[name]), strict=True)
-                for name, adapter in _PARTS.items()
+                for name, adapter in _parts().items()
             }
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
@@ -86,7 +87,7 @@ class Run:
             raise UsageError("run.not_a_run", path=origin, reason=reason) from None
         try:
             plan = Plan.from_json(content["plan"])
-            _ARGS.validate_python(plan.args, strict=True)
+            TypeAdapter(dict[str, ArgValue]).validate_python(plan.args, strict=True)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"plan: {type(error).__name__}: {shortened(str(error))}"
             raise UsageError("run.not_a_run", path=origin, reason=reason) from None
@@ -97,15 +98,19 @@ class Run:
         return run
 
 
-_ARGS: TypeAdapter[dict[str, ArgValue]] = TypeAdapter(dict[str, ArgValue])
-_PARTS: dict[str, TypeAdapter[Any]] = {
-    "recipe": TypeAdapter(Recipe),
-    "site": TypeAdapter(Site),
-    "model": TypeAdapter(ModelSpec),
-    "machines": TypeAdapter(Machines),
-    "stack": TypeAdapter(Stack),
-    "load": TypeAdapter(Load),
-}
+@cache
+def _parts() -> dict[str, TypeAdapter[Any]]:
+    """How each part of a run but its plan becomes JSON; made when it is first needed."""
+    types = {
+        "recipe": Recipe,
+        "site": Site,
+        "model": ModelSpec,
+        "machines": Machines,
+        "stack": Stack,
+        "load": Load,
+    }
+    return {name: TypeAdapter(type_) for name, type_ in types.items()}
+
 
 # What scripts rely on, where a file that somebody changed could break it.
 _PROMISES: dict[str, Callable[[Run], bool]] = {

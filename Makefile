@@ -30,6 +30,7 @@ help: ## what the targets do
 $(VENV)/core: pyproject.toml
 	[[ -x $(BIN)/python ]] || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --editable .
+	$(BIN)/python -m compileall -q planner launch convert measure topologies
 	touch $@
 
 $(VENV)/test: $(VENV)/core

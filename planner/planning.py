@@ -1,6 +1,6 @@
 """Make plans: evaluate a layout fully and say why it was chosen."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from planner.plan import BrokenRule, Plan, Reason, StagePlan
 from planner.problem import Sizes
 from planner.reasons import reasons
 from planner.search import as_layout
-from planner.step_time import StepTime
+from planner.step_time import CATEGORIES, StepTime
 from planner.swift_args import training_args
 from planner.units import TERA
 from planner.verdict import verdict
@@ -30,14 +30,35 @@ class _Confidence(StrictModel):
 
 
 class _ConfidenceFile(StrictModel):
-    measured: dict[str, _Confidence | None]
+    measured: dict[str, _Confidence]
+
+
+# Dotted paths of all that a plan predicts.
+PREDICTED = (
+    "stages.parameters",
+    "stages.expert_parameters",
+    "stages.trainable_parameters",
+    "stages.compute_seconds",
+    "stages.memory_bytes.terms",
+    *(
+        f"stages.memory_bytes.{field.name}"
+        for field in fields(StageMemory)
+        if field.name not in ("terms", "peak_moment", "usable")
+    ),
+    *(f"host_memory_bytes.{moment}" for moment in ("loading", "training", "saving")),
+    *(f"step_seconds.{name}" for name in (*CATEGORIES, "total", "hidden")),
+    "tokens_per_second_per_gpu",
+    "samples_per_second",
+    "model_tflops_per_gpu",
+)
 
 
 @cache
 def confidence() -> dict[str, Any]:
     """Grade and error of the predicted values, by dotted path; None where nothing was measured."""
-    found = load_yaml_model(CONFIDENCE_FILE, _ConfidenceFile).measured
-    return {path: each and each.model_dump() for path, each in found.items()}
+    measured = load_yaml_model(CONFIDENCE_FILE, _ConfidenceFile).measured
+    found = {path: each.model_dump() for path, each in measured.items()}
+    return {path: found.get(path) for path in PREDICTED}
 
 
 def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, ...] = ()) -> Plan:

@@ -199,23 +199,22 @@ def p90(ranks: list[Rank], quantity: str) -> tuple[float, int]:
     return errors[math.ceil(0.9 * len(errors)) - 1], len(errors)
 
 
-# What has no measurement yet: `plan --json` shows it as null.
-UNMEASURED = ("host_memory_bytes", "step_seconds.total", "tokens_per_second_per_gpu")
-
-
 def confidence(ranks: list[Rank]) -> str:
-    """The text of planner/data/confidence.yaml."""
+    """The text of planner/data/confidence.yaml; what is not in it was not measured."""
     lines = [
         "# Errors of predictions on measured ranks: benchmarks/memory/README.md has each, and the",
         "# script beside it wrote this. Calibrated: terms and constants were read off such ranks.",
         "# device_used is compared without NCCL, which the measured ranks did not run.",
         "measured:",
     ]
+    counted = [rank for rank in ranks if rank.measured_parameters is not None]
+    exact = all(rank.parameters == rank.measured_parameters for rank in counted)
+    entries = [("stages.parameters", "measured", 0.0, len(counted))] if exact else []
     for name, quantity in QUANTITIES.items():
-        error, number = p90(ranks, name)
-        entry = f"{{grade: calibrated, relative_error_p90: {error:.4f}, rows: {number}}}"
-        lines.append(f"  {quantity.path}: {entry}")
-    lines += [f"  {path}: null" for path in UNMEASURED]
+        entries.append((quantity.path, "calibrated", *p90(ranks, name)))
+    for path, grade, error, number in entries:
+        entry = f"{{grade: {grade}, relative_error_p90: {error:.4f}, rows: {number}}}"
+        lines.append(f"  {path}: {entry}")
     return "\n".join(lines) + "\n"
 
 

@@ -226,3 +226,33 @@ def test_a_plan_agrees_with_its_layout(case: Case) -> None:
     assert math.isclose(made["tokens_per_second_per_gpu"], tokens / seconds)
     assert math.isclose(made["samples_per_second"], workload.global_batch_size / seconds)
     assert made["args"]["recompute_granularity"] == sizes["recompute_granularity"]
+
+
+# -- confidence ------------------------------------------------------------------------------------
+
+# What a stage and a plan say about themselves; all other numbers are predictions.
+NOT_PREDICTED = {"stage", "worst_rank", "num_layers", "layer_ids", "peak_moment", "usable"}
+
+
+def predicted(value: object, path: str = "") -> Iterator[str]:
+    """Dotted paths of all predicted numbers; `terms` and `hidden` as a whole."""
+    if isinstance(value, dict) and path.rpartition(".")[2] not in ("terms", "hidden"):
+        for key, below in value.items():
+            if key not in NOT_PREDICTED:
+                yield from predicted(below, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        yield from predicted(value[0], path)
+    else:
+        yield path
+
+
+@pytest.mark.parametrize("name", ["legal", "illegal"])
+def test_confidence_names_everything_that_is_predicted(name: str) -> None:
+    """Null where nothing was measured, never left out; where there is nothing to evaluate too."""
+    found = plan("check", *CHECKS["legal"], "--json").answer["plan"]
+    top = ("stages", "host_memory_bytes", "step_seconds", "tokens_per_second_per_gpu")
+    parts = {key: found[key] for key in (*top, "samples_per_second", "model_tflops_per_gpu")}
+    confidence = plan("check", *CHECKS[name], "--json").answer["plan"]["confidence"]
+    assert list(confidence) == list(dict.fromkeys(predicted(parts)))
+    assert confidence["step_seconds.total"] is None
+    assert confidence["stages.parameters"]["grade"] == "measured"

@@ -113,12 +113,24 @@ def install(device: str) -> None:
 
 def answer_megatron_core() -> None:
     """Answer what megatron-core does for tensors on CUDA only. To be called after `install`."""
+    from megatron.core.dist_checkpointing import exchange_utils
     from megatron.core.tensor_parallel import random
     from megatron.core.transformer.moe import token_dispatcher
 
     def to_cpu(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
         return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor
 
+    def place_for_exchange(
+        shard_id: Any, needed: dict[Any, Any], unneeded: dict[Any, Any], loaded: dict[Any, Any]
+    ) -> tuple[torch.Tensor, None]:
+        # ms-swift loads the weights under an adapter by what this writes in place
+        shard = needed.get(shard_id, unneeded[shard_id])
+        shard.init_data("cuda")
+        if shard_id in needed:
+            loaded[shard_id] = shard.data
+        return shard.data, None
+
     random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
     random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
     token_dispatcher.maybe_move_tensor_to_cpu = to_cpu
+    exchange_utils._get_empty_tensor_for_exchange = place_for_exchange

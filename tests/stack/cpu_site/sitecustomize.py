@@ -2,7 +2,8 @@
 
 With MOE_PLANNER_STACK_ON=cpu in the environment and this folder on PYTHONPATH, each worker that
 `megatron` or `swift` starts gets torch.cuda answered by the CPU, and gloo where it asks for NCCL.
-The commands themselves, the launcher and every other Python process stay as they are.
+The commands themselves, the launcher and every other Python process stay as they are. Experts with
+tensor parallelism cannot train so: gloo gathers tensors of equal length only.
 """
 
 import os

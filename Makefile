@@ -86,6 +86,7 @@ test-all: test wheel-test ## both
 .PHONY: golden
 golden: $(VENV)/test ## write the expected outputs again; review the difference
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
+	$(BIN)/python docs/generate.py
 
 .PHONY: lint
 lint: $(VENV)/test ## ruff, and the format

@@ -1,0 +1,194 @@
+"""Writes memory.md and constraints.md beside this file from the planner's tables.
+
+    python docs/generate.py
+
+A test holds both to the tables.
+"""
+
+import ast
+import inspect
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+from planner import activations, memory
+from planner.activations import SAVED
+from planner.constraints import NEVER, RULES, Rule, Version
+from planner.memory import TERMS, Moment
+from planner.messages import MESSAGES
+from planner.units import GIB
+from planner.verdict import ASSUMED_MARGIN_FRACTION
+
+FOLDER = Path(__file__).parent
+
+MOMENTS = {
+    Moment.BUILD: "model and optimizer are made, nothing has run",
+    Moment.STEADY: "between steps, from the second on",
+    Moment.LAYER: "in a layer's forward or backward pass, all microbatches in flight",
+    Moment.LOSS: "in the cross entropy, on the last stage only",
+    Moment.OPTIMIZER: "in the optimizer step",
+}
+LAYERS = {
+    "any": "all",
+    "gqa": "with grouped-query attention",
+    "mla": "with multi-latent attention",
+    "dense": "dense",
+    "moe": "sparse",
+}
+
+MEMORY = f"""\
+# Memory
+
+Written by `docs/generate.py` from `planner/memory.py` and `planner/activations.py`. `mc` is
+megatron/core, `te` Transformer Engine. What the model was measured against:
+[benchmarks/memory](../benchmarks/memory/README.md).
+
+For every pipeline stage the planner adds up what the worst rank holds at each of these moments;
+`peak_allocated` is the largest sum, and the terms of `plan --json` are those alive then.
+
+{{moments}}
+
+What a job dies of is more than that:
+
+- `peak_reserved` adds {memory.ALLOCATOR_RESERVE_FRACTION:.1%} for the allocator's reserve, with
+  expandable segments;
+- `device_used` adds {memory.CUDA_CONTEXT_BYTES / GIB:.2f} GiB for the CUDA context and, with more
+  than one GPU, {memory.ASSUMED_NCCL_BYTES / GIB:.1f} GiB for NCCL (assumed: measured on two ranks
+  over sockets only).
+
+A plan `fits` up to {1 - ASSUMED_MARGIN_FRACTION:.0%} of what torch sees of the GPU, is `tight` up
+to all of it, and `exceeds` beyond. With `--routing-imbalance` the verdict is taken at that
+imbalance.
+
+## Terms
+
+Tokens, heads, experts and parameters are those of one rank.
+
+{{terms}}
+
+## What a layer keeps for its backward pass
+
+The sum over the layers of a stage, times the microbatches in flight, is the term
+`saved_activations`. A module of `recompute_modules` gives up the tensors that name it; a layer that
+is recomputed as a whole keeps only its input. `of_trained(x)` is nothing with LoRA, whose frozen
+layers keep no inputs; `dropped(x)` is a dropout's output and its mask, 3 bytes an element.
+
+{{saved}}
+"""
+
+CONSTRAINTS = """\
+# Constraints
+
+Written by `docs/generate.py` from `planner/constraints.py` and `planner/messages.py`. tests/stack
+holds every rule against the real packages, in both directions.
+
+An *illegal* layout does not run, or does not do what its arguments say. *Forgotten* rules are those
+that the stack itself does not check: it loses layers, fails in the first step or ignores the
+setting. *Placement* is a choice: `--placement any` allows it. `plan check` still evaluates a layout
+that breaks only rules marked *evaluated*.
+
+{rules}
+"""
+
+
+def memory_page() -> str:
+    """The text of memory.md."""
+    return MEMORY.format(
+        moments=_table(("moment", "when"), [(f"`{m.value}`", MOMENTS[m]) for m in Moment]),
+        terms=_table(("term", "column", "at", "bytes", "source"), map(_term, TERMS)),
+        saved=_table(("tensor", "layers", "bytes", "given up by", "source"), map(_saved, SAVED)),
+    )
+
+
+def constraints_page() -> str:
+    """The text of constraints.md."""
+    heads = ("rule", "kind", "megatron-core", "says", "nearest that works", "source")
+    return CONSTRAINTS.format(rules=_table(heads, map(_rule, RULES)))
+
+
+def _term(term: memory.MemoryTerm) -> tuple[str, ...]:
+    moments = [f"`{moment.value}`" for moment in Moment if moment in term.moments]
+    at = "always" if len(moments) == len(Moment) else ", ".join(moments)
+    return f"`{term.id}`", term.group, at, _code(term.formula), term.source
+
+
+def _saved(tensor: activations.SavedTensor) -> tuple[str, ...]:
+    given_up_by = ", ".join(f"`{module}`" for module in tensor.given_up_by)
+    formula = _formula(tensor.bytes)
+    return f"`{tensor.id}`", LAYERS[tensor.kind], _code(formula), given_up_by, tensor.source
+
+
+def _rule(rule: Rule) -> tuple[str, ...]:
+    message = MESSAGES[f"rule.{rule.id}"]
+    kind = rule.kind + (", forgotten" if rule.forgotten else "")
+    kind += ", evaluated" if rule.evaluable else ""
+    return f"`{rule.id}`", kind, _versions(rule), message.text, message.fix, rule.source
+
+
+def _versions(rule: Rule) -> str:
+    def name(version: Version) -> str:
+        return ".".join(map(str, version[:2]))
+
+    since = f"from {name(rule.since)}" if any(rule.since) else ""
+    until = f"before {name(rule.until)}" if rule.until != NEVER else ""
+    return " ".join(filter(None, [since, until])) or "all"
+
+
+def _formula(function: Callable[..., object]) -> str:
+    """The body of a lambda of a table, as it stands in the source, but for its shape `s`."""
+    line = function.__code__.co_firstlineno
+    return ast.unparse(_lambdas(Path(inspect.getfile(function)))[line])
+
+
+@cache
+def _lambdas(path: Path) -> dict[int, ast.expr]:
+    """The bodies of all lambdas of a file, by line."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lambdas = {node.lineno: node.body for node in ast.walk(tree) if isinstance(node, ast.Lambda)}
+    return {line: _WithoutShape().visit(body) for line, body in lambdas.items()}
+
+
+class _WithoutShape(ast.NodeTransformer):
+    """`s.tokens` as `tokens`, `_of_trained(s, x)` as `of_trained(x)`."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return ast.Name(node.attr) if _is_shape(node.value) else node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        name = ast.Name(ast.unparse(node.func).lstrip("_"))
+        arguments = [each for each in node.args if not _is_shape(each)]
+        return ast.Call(name, arguments, []) if arguments else name
+
+
+def _is_shape(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "s"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(_line(cells) for cells in lines)
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "memory.md": memory_page,
+    "constraints.md": constraints_page,
+}
+
+
+def main() -> None:
+    """Write both pages."""
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

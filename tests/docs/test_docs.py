@@ -1,0 +1,74 @@
+"""README and documents say what the program does."""
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from console import EXAMPLE, plan
+
+ROOT = Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("benchmarks/**/*.md"))]
+
+
+def load_generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = load_generate()
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_generated_documents_are_current(name: str) -> None:
+    """`python docs/generate.py` writes them."""
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generate.PAGES[name]()
+
+
+def test_golden_output_in_the_readme() -> None:
+    """`make golden` writes it."""
+    command = f"plan {' '.join(EXAMPLE)}"
+    text = README.read_text(encoding="utf-8")
+    start, end = f"<!-- output: {command} -->\n", "<!-- end -->\n"
+    before, _, rest = text.partition(start)
+    pasted, _, after = rest.partition(end)
+    assert before and after, "the markers are missing"
+    current = f"```\n$ {command}\n{plan(*EXAMPLE, columns=100).out}```\n"
+    if os.environ.get("WRITE_GOLDEN") == "1":
+        README.write_text(f"{before}{start}{current}{end}{after}", encoding="utf-8")
+    else:
+        assert pasted == current, "the output in README.md is old: `make golden`"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_of_documents_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_every_module_of_the_planner_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    modules = {path.name for path in (ROOT / "planner").glob("*.py")} - {"__init__.py"}
+    assert {name for name in modules if name not in text} == set()
+
+
+def test_commands_of_the_readme_are_commands() -> None:
+    """Every `plan` line of the README is one that works as far as it goes."""
+    text = README.read_text(encoding="utf-8").replace("\\\n", "")
+    lines = re.findall(r"^plan (--gpus [^#\n]*|check [^#\n]*)", text, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        words = line.split()
+        if "--output-dir" in words:
+            words = words[: words.index("--output-dir")]
+        assert plan(*words).status == 0

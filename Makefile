@@ -76,9 +76,8 @@ wheel-test: $(VENV)/test ## run the tests against the built wheel instead of the
 	rm -rf build dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 	$(PIP) install --no-deps --target build/installed dist/*.whl
-	cd / && PYTHONPATH=$(CURDIR)/build/installed $(CURDIR)/$(BIN)/python -c \
-	  'import planner; assert planner.__file__.startswith("$(CURDIR)/build/installed/"), planner'
-	PYTHONPATH=$(CURDIR)/build/installed $(BIN)/pytest -m 'not stack' $(PYTEST_FLAGS)
+	PYTHONPATH=$(CURDIR)/build/installed MOE_PLANNER_INSTALLED=$(CURDIR)/build/installed \
+	  $(BIN)/pytest -m 'not stack' $(PYTEST_FLAGS)
 
 .PHONY: test-all
 test-all: test wheel-test ## both

@@ -1,6 +1,8 @@
 """Every mistake of a user ends in one clear line with the nearest fix, and writes nothing."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,3 +258,23 @@ def test_a_mistake_inside_a_file_is_found_before_the_search_and_nothing_is_half_
     words = (*EXAMPLE, "--output-dir", "run", "--site", "site.yaml")
     ran = unchanged(folder, lambda: plan(*words))
     assert ran.status == 2 and "site.yaml: env.1A" in ran.err
+
+
+def test_a_hub_that_cannot_be_reached_is_a_lack_of_the_machine(folder: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    variables = {"HF_ENDPOINT": nowhere, "MODELSCOPE_DOMAIN": nowhere, "HOME": str(folder)}
+    words = ("--gpus", "8", "--model", "somebody/unknown", "--allow-download")
+    ran = unchanged(folder, lambda: plan(*words, env=variables))
+    assert (ran.status, ran.out) == (4, "") and len(ran.err.splitlines()) == 1
+    assert "config.json of somebody/unknown could not be fetched" in ran.err
+    assert plan(*words, "--json", env=variables).answer["error"]["id"] == "model.download_failed"
+
+
+@pytest.mark.parametrize("name", ["moe-launch", "moe-convert"])
+@pytest.mark.parametrize("words", [(), ("--nope",), ("nope", "run")])
+def test_the_other_commands_say_what_is_wrong_in_a_line(name: str, words: tuple[str, ...]) -> None:
+    command = Path(sys.executable).parent / name
+    ran = subprocess.run([command, *words], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: ") and len(ran.stderr.splitlines()) == 1
+    assert f"{name} --help" in ran.stderr

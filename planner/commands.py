@@ -213,7 +213,7 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
 
 def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> list[str]:
     if scripts:
-        folder = shlex.quote(str(scripts.output_dir))
+        folder = _quoted(str(scripts.output_dir))
         convert = f"once: bash {folder}/convert_hf_to_mcore.sh"
         return [
             f"{len(written)} files written to {folder}; its README.md says what each does",
@@ -224,7 +224,12 @@ def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> lis
     for flag, example in _EXAMPLES.items():
         if not any(word.partition("=")[0] == flag for word in words):
             words += [flag, example]
-    return [" ".join(shlex.quote(word) for word in words)]
+    return [" ".join(_quoted(word) for word in words)]
+
+
+def _quoted(word: str) -> str:
+    """A word as the shell reads it; what a terminal would obey is escaped ($'...' of bash)."""
+    return shlex.quote(word) if word.isprintable() else f"${word!r}"
 
 
 _EXAMPLES = {"--model-path": "MODEL", "--dataset": "DATA", "--output-dir": "runs/NAME"}

@@ -145,5 +145,6 @@ def test_every_exit_status_of_a_script_is_in_the_documents() -> None:
 def test_make_help_describes_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^\.PHONY: (\S+)", makefile, re.MULTILINE))
-    ran = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "help"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split()[0] for line in ran.stdout.splitlines()} == targets

@@ -15,7 +15,7 @@ def of_config(config: dict[str, Any]) -> dict[str, Any] | None:
     """
     try:
         parsed = hf_to_mcore_config(AutoConfig.for_model(**config))
-    except StrictDataclassError:
+    except (StrictDataclassError, AttributeError):  # the latter for a torch_dtype of no type
         return None
     moe_layers = _moe_layers(parsed)
     return {

@@ -50,6 +50,14 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
             unit="tokens",
             source="not known: attention is counted as if each pack were one document",
         )
+    longest = problem.model.max_position_embeddings
+    if workload.seq_length > longest:
+        yield Assumption(
+            id="seq_length.beyond_model",
+            value=longest,
+            unit="tokens",
+            source="the model's longest document; longer ones need rope scaling",
+        )
     left = problem.model.mtp_num_layers - workload.mtp_num_layers
     if left > 0:
         yield Assumption(

@@ -58,7 +58,7 @@ class LayerView:
         if found is None:
             attention = self.seconds.attention
             found = self._exchanged[key] = self._communication.layer(
-                self.shape,
+                self.imbalanced,
                 attention_forwards=1 + key[0],
                 feed_forward_forwards=1 + key[1],
                 attention_seconds=attention.forward + attention.backward,
@@ -164,9 +164,9 @@ class LayerViews:
         self._problem, self._compute = problem, compute
         self._lora = problem.workload.tuner_type is TunerType.LORA
         self._kept: dict[tuple[int, ...], LayerSet] = {}
-        self._activations: dict[tuple[int, ...], dict[tuple[object, ...], StageActivations]] = {}
-        self._shapes: dict[tuple[int, ...], _Shapes] = {}
-        self._seconds: dict[tuple[int, ...], LayerSeconds] = {}
+        self._activations: dict[tuple[float, ...], dict[tuple[object, ...], StageActivations]] = {}
+        self._shapes: dict[tuple[float, ...], _Shapes] = {}
+        self._seconds: dict[tuple[float, ...], LayerSeconds] = {}
 
     def layers(
         self, sizes: GridSizes, micro_batch_size: int, communication: Communication
@@ -179,7 +179,7 @@ class LayerViews:
                 kind: self._make(sizes, micro_batch_size, kind, communication)
                 for kind in sorted(set(self._problem.model.moe_layers))
             }
-            kept = self._activations.setdefault(_local_sizes(sizes, micro_batch_size), {})
+            kept = self._activations.setdefault(self._local(sizes, micro_batch_size), {})
             found = self._kept[key] = LayerSet(views, kept)
         return found
 
@@ -191,11 +191,11 @@ class LayerViews:
         communication: Communication,
     ) -> LayerView:
         tp, ep, workload = sizes[0], sizes[3], self._problem.workload
-        key = (*_local_sizes(sizes, micro_batch_size), is_moe)
+        imbalance = self._imbalance(ep)
+        key = (*self._local(sizes, micro_batch_size), is_moe)
         if key not in self._shapes:
             balanced = imbalanced = self._shape(sizes, micro_batch_size, is_moe, 1.0)
-            if is_moe and workload.routing_imbalance != 1.0:
-                imbalance = workload.routing_imbalance
+            if is_moe and imbalance != 1.0:
                 imbalanced = self._shape(sizes, micro_batch_size, is_moe, imbalance)
             self._shapes[key] = (balanced, imbalanced, {})
         balanced, imbalanced, activations = self._shapes[key]
@@ -210,6 +210,14 @@ class LayerViews:
             _activations=activations,
             _communication=communication,
         )
+
+    def _imbalance(self, ep: int) -> float:
+        """The busiest rank's load over the mean: with all tokens on one of EP ranks, it is EP."""
+        return min(self._problem.workload.routing_imbalance, ep)
+
+    def _local(self, sizes: GridSizes, micro_batch_size: int) -> tuple[float, ...]:
+        """What the shapes of layers depend on."""
+        return (*_local_sizes(sizes, micro_batch_size), self._imbalance(sizes[3]))
 
     def _shape(
         self,

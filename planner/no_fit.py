@@ -1,7 +1,9 @@
 """Why nothing fits, as a proof, and the cheapest ways out; why nothing is even legal."""
 
 from dataclasses import dataclass, replace
+from math import ceil
 
+from planner.activations import BF16
 from planner.errors import NothingFitsError, PlannerError, UsageError
 from planner.evaluate import Evaluator
 from planner.layout import Layout
@@ -15,7 +17,9 @@ from planner.workload import TunerType
 
 ADAM_BYTES = 12  # fp32 weights and two moments of a parameter
 STATIC_BYTES = 18  # and bf16 weights and fp32 gradients
-MOST_TIMES_MORE_NODES = 32
+SHORTEST_PACK = 1024  # tokens; nobody packs to less
+MOST_TRIALS = 10  # of growing clusters; each is a search
+GPUS_OF_A_HOST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,28 +130,47 @@ def _nearest(problem: Problem, layout: Layout) -> Reason:
 
 
 def _ways_out(problem: Problem) -> list[Reason]:
-    """What was tried and fits: LoRA on the same GPUs, and the fewest doublings of the nodes."""
+    """What was tried and fits: LoRA, the fewest GPUs of some sizes, the longest of halved packs."""
     found = []
     workload = problem.workload
     if workload.tuner_type is TunerType.FULL:
-        lora = replace(problem, workload=replace(workload, tuner_type=TunerType.LORA))
-        if search(Evaluator(lora)).ranked:
+        lora = replace(workload, tuner_type=TunerType.LORA)
+        if _fits(replace(problem, workload=lora)):
             found.append(Reason("nofit.lora", {}))
-    times = 2
-    while times <= MOST_TIMES_MORE_NODES:
-        nodes = problem.cluster.num_nodes * times
-        cluster = replace(problem.cluster, num_nodes=nodes)
-        batch = max(workload.global_batch_size, cluster.num_gpus)
-        larger = replace(
-            problem, cluster=cluster, workload=replace(workload, global_batch_size=batch)
-        )
-        if search(Evaluator(larger)).ranked:
-            values = {"gpus": cluster.num_gpus, "nodes": nodes, "batch": batch}
-            found.append(Reason("nofit.gpus", values))
+    found += _fewest_gpus(problem)
+    length = workload.seq_length // 2
+    while length >= SHORTEST_PACK:
+        if _fits(replace(problem, workload=replace(workload, seq_length=length))):
+            found.append(Reason("nofit.shorter", {"seq_length": length}))
             break
-        times *= 2
-    if workload.seq_length > 2048:
-        shorter = replace(problem, workload=replace(workload, seq_length=2048))
-        if search(Evaluator(shorter)).ranked:
-            found.append(Reason("nofit.shorter", {"seq_length": 2048}))
+        length //= 2
     return found
+
+
+def _fits(problem: Problem) -> bool:
+    return bool(search(Evaluator(problem)).ranked)
+
+
+def _fewest_gpus(problem: Problem) -> list[Reason]:
+    """The first of growing clusters that fits: whole hosts, from the static bytes on in steps of
+    an eighth."""
+    workload, cluster = problem.workload, problem.cluster
+    total = sum(model_parameters(problem.model, mtp_num_layers=workload.mtp_num_layers).values())
+    per_parameter = STATIC_BYTES if workload.tuner_type is TunerType.FULL else BF16
+    least = per_parameter * total / cluster.gpu.memory_usable_bytes
+    gpus = max(cluster.num_gpus + 1, ceil(least))
+    for _ in range(MOST_TRIALS):
+        per_node = min(GPUS_OF_A_HOST, 1 << (gpus - 1).bit_length())
+        nodes = -(-gpus // per_node)
+        whole = cluster.nvlink_domain_size == cluster.gpus_per_node
+        domain = per_node if whole else cluster.nvlink_domain_size
+        larger = replace(
+            cluster, num_nodes=nodes, gpus_per_node=per_node, nvlink_domain_size=domain
+        )
+        batch = max(workload.global_batch_size, larger.num_gpus)
+        other = replace(workload, global_batch_size=batch)
+        if _fits(replace(problem, cluster=larger, workload=other)):
+            values = {"gpus": larger.num_gpus, "nodes": nodes, "batch": batch}
+            return [Reason("nofit.gpus", values)]
+        gpus = larger.num_gpus + max(1, larger.num_gpus // 8)
+    return []

@@ -98,7 +98,8 @@ class Communication:
         Sequence parallelism: all-gather into and reduce-scatter out of each tensor-parallel block
         forward; backward the same reversed, and the input gathered again for its weight gradient
         (Korthikanti et al., arXiv 2205.05198, section 4.2.2). Experts: dispatch and combine are an
-        all-to-all each, forward and backward; with ETP the received rows are gathered and reduced.
+        all-to-all each, forward and backward, as slow as the rank that receives most; with ETP the
+        received rows are gathered and reduced.
         Context parallelism: keys and values go round the ring while attention runs.
         """
         hidden_bytes = shape.tokens * shape.hidden * BF16
@@ -109,8 +110,8 @@ class Communication:
         tp = forwards * (gather + scatter) + (1 + feed_forward_blocks) * (2 * gather + scatter)
         ep = 0.0
         if shape.is_moe:
-            rows = shape.sent_rows * shape.hidden * BF16
             etp = self._groups["etp"].size
+            rows = max(shape.sent_rows, shape.routed_rows / etp) * shape.hidden * BF16
             both = 2 * self.seconds("all_to_all", rows, "ep")
             both += self.seconds("all_gather", rows * etp, "etp")
             both += self.seconds("reduce_scatter", rows * etp, "etp")

@@ -17,6 +17,7 @@ from planner.report.answer import Answer
 from planner.report.numbers import bar, billions, gib, percent, seconds
 from planner.search import ASSUMED_TIE_FRACTION
 from planner.units import GIGA
+from planner.verdict import ASSUMED_MARGIN_FRACTION
 from planner.workload import TunerType
 
 FULL_WIDTH = 100
@@ -123,6 +124,8 @@ def _workload(problem: Problem) -> str:
         f"{tuner}, bf16, packed {workload.seq_length} tokens, "
         f"global batch {workload.global_batch_size}, Adam with distributed optimizer"
     )
+    if workload.mtp_num_layers:
+        text += f", {workload.mtp_num_layers} MTP layer"
     if workload.routing_imbalance != 1.0:
         text += f", busiest experts {workload.routing_imbalance:g} x the mean"
     return text
@@ -155,7 +158,10 @@ def _print_table(answer: Answer, out: Console, wide: bool) -> None:
     out.print(table)
     shown, grids = len(answer.plans), answer.grids_that_fit
     out.print(Text(" ".join([f"Shown {shown} of {grids} grids.", *_ties(answer.plans)])))
-    out.print(Text(_trust(answer.plans[0])))
+    if any(plan.verdict == "tight" for plan in answer.plans):
+        margin = 100 * ASSUMED_MARGIN_FRACTION
+        out.print(Text(f"! leaves less than {margin:.0f} % of a GPU free: ranked last."))
+    out.print(Text(_trust(answer.problem, answer.plans[0])))
 
 
 def _table() -> Table:
@@ -212,13 +218,33 @@ def _ties(plans: list[Plan]) -> list[str]:
     ]
 
 
-def _trust(plan: Plan) -> str:
+def _unmeasured(problem: Problem, layout: Layout) -> list[str]:
+    """What of a plan lies outside the ranks that memory was compared with."""
+    workload = problem.workload
+    sizes = (("vpp", layout.vpp), ("cp", layout.cp), ("etp", layout.etp))
+    found = [f"{name}{size}" for name, size in sizes if size > 1]
+    if workload.tuner_type is TunerType.LORA:
+        found.append("LoRA")
+    if workload.mtp_num_layers:
+        found.append("MTP")
+    if layout.micro_batch_size > 1:
+        found.append(f"micro-batches of {layout.micro_batch_size}")
+    if not problem.cluster.gpu.name.startswith("H100"):
+        found.append(problem.cluster.gpu.name)
+    return found
+
+
+def _trust(problem: Problem, plan: Plan) -> str:
     memory = plan.confidence.get("stages.memory_bytes.peak_allocated")
     time = plan.confidence.get("step_seconds.total")
     parts = []
     if memory:
         error = percent(memory["relative_error_p90"])
-        parts.append(f"Memory was within {error} of {memory['rows']} measured ranks")
+        outside = _unmeasured(problem, plan.layout)
+        but = f", none of them with {', '.join(outside)}" if outside else ""
+        parts.append(
+            f"Memory was within {error} of 9 in 10 of {memory['rows']} measured ranks{but}"
+        )
     if time is None:
         parts.append("step times were never measured: benchmark the first before you rely on them")
     return "; ".join(parts) + "."
@@ -261,7 +287,7 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
     pairs.append(("time", _time(plan)))
     _print_pairs(out, pairs)
     out.print()
-    _print_stages(plan, out)
+    _print_stages(plan, problem.workload.mtp_num_layers, out)
 
 
 def _speed(plan: Plan) -> str:
@@ -281,7 +307,7 @@ def _time(plan: Plan) -> str:
     return ", ".join(parts) + f" = {seconds(plan.step_seconds['total'])} s"
 
 
-def _print_stages(plan: Plan, out: Console) -> None:
+def _print_stages(plan: Plan, mtp_num_layers: int, out: Console) -> None:
     """One line a stage."""
     table = _table()
     table.add_column("stage", no_wrap=True)
@@ -295,20 +321,28 @@ def _print_stages(plan: Plan, out: Console) -> None:
         numbers = [gib(_group(stage, name)) for name in present]
         table.add_row(
             str(stage.stage),
-            _layers(stage, last),
+            _layers(stage, last, mtp_num_layers),
             *numbers,
             gib(memory["peak_allocated"]),
             gib(memory["device_used"]),
         )
     out.print(table)
-    out.print(Text("GiB at the peak; device: with the allocator's reserve, CUDA context and NCCL"))
+    note = "GiB at the peak; device: with the allocator's reserve, CUDA context and NCCL"
+    if any(_skewed(stage) for stage in plan.stages):
+        note += "; device is at the routing imbalance, the peak and its terms at balance"
+    out.print(Text(note))
 
 
 def _group(stage: StagePlan, group: str) -> int:
     return sum(size for term, size in stage.terms.items() if _GROUPS[term] == group)
 
 
-def _layers(stage: StagePlan, last: int) -> str:
+def _skewed(stage: StagePlan) -> bool:
+    memory = stage.memory_bytes
+    return bool(memory["peak_allocated_at_imbalance"] != memory["peak_allocated"])
+
+
+def _layers(stage: StagePlan, last: int, mtp_num_layers: int) -> str:
     chunks = stage.layer_ids
     if len(chunks) > 2:
         text = f"{stage.num_layers} in {len(chunks)}"
@@ -316,7 +350,9 @@ def _layers(stage: StagePlan, last: int) -> str:
         text = " ".join(_range(chunk) for chunk in chunks)
     if stage.stage == 0:
         text = f"E + {text}"
-    return f"{text} + L" if stage.stage == last else text
+    if stage.stage != last:
+        return text
+    return f"{text} + MTP + L" if mtp_num_layers else f"{text} + L"
 
 
 def _range(chunk: list[int]) -> str:

@@ -24,10 +24,22 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 SINGLE_PROCESS_NOTE = """\
 # CONVERTER=swift converts in one process on one node instead, in about {gib} GiB of host memory."""
-SINGLE_PROCESS_ENVIRONMENT = """\
-if [[ "${CONVERTER:-megatron}" == swift ]]; then
+MEGATRON_OR_SWIFT = """\
+case "${CONVERTER:-megatron}" in
+megatron) ;;
+swift)
   unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
   gpus=1 gpus_per_node=1
+  ;;
+*)
+  echo "${0##*/}: CONVERTER=$CONVERTER must be megatron or swift" >&2
+  exit 64
+  ;;
+esac"""
+MEGATRON_ONLY = """\
+if [[ "${CONVERTER:-megatron}" != megatron ]]; then
+  echo "${0##*/}: CONVERTER=$CONVERTER must be megatron: swift export cannot convert this one" >&2
+  exit 64
 fi"""
 SINGLE_PROCESS = """\
 if [[ "${{CONVERTER:-megatron}}" == swift ]]; then
@@ -126,7 +138,7 @@ def _common(run: Run, direction: Direction) -> dict[str, object]:
         "gpus_per_node": sizes.gpus_per_node,
         "arguments": _lines(run, direction, single_process=False),
         "single_process_note": SINGLE_PROCESS_NOTE.format(gib=gib) if single_process else "",
-        "single_process_environment": SINGLE_PROCESS_ENVIRONMENT if single_process else "",
+        "converter_environment": MEGATRON_OR_SWIFT if single_process else MEGATRON_ONLY,
         "single_process": SINGLE_PROCESS.format(arguments=alone) if single_process else "",
     }
 

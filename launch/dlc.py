@@ -61,6 +61,7 @@ def missing_of_job(run: Run) -> list[str]:
         "image": run.site.image,
         "dlc.workspace_id": dlc.workspace_id,
         "dlc.ecs_spec (or dlc.cpu and dlc.memory)": machine,
+        "run_folder (where the nodes see this folder)": run.site.run_folder,
     }
     return [key for key, value in needs.items() if not value]
 

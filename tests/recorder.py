@@ -26,6 +26,9 @@ LAUNCHER = {
     "RANK",
     "DRY_RUN",
     "CONVERTER",
+    "MODEL_PATH",
+    "DATASET",
+    "LOAD",
     "PYTORCH_CUDA_ALLOC_CONF",
     "MODELSCOPE_CACHE",
 }
@@ -38,7 +41,9 @@ with open({log!r}, "a") as log:
     print(json.dumps([pathlib.Path(sys.argv[0]).name, record]), file=log)
 for flag in ("--output_dir", "--save"):
     if "export" in sys.argv and flag in sys.argv:
-        os.makedirs(sys.argv[sys.argv.index(flag) + 1])
+        target = pathlib.Path(sys.argv[sys.argv.index(flag) + 1])
+        target.mkdir(parents=True)
+        (target / "latest_checkpointed_iteration.txt").touch()
 sys.exit(int(os.environ.get("STAND_IN_STATUS", "0")))
 """
 

@@ -7,13 +7,14 @@ set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 target=@@target
 gpus=@@world_size gpus_per_node=@@gpus_per_node
-@@single_process_environment
+@@converter_environment
 # shellcheck source=/dev/null
 . ./node_env.sh "$gpus" "$gpus_per_node"
-if [[ -e "$target" ]]; then
+if [[ -e "$target/latest_checkpointed_iteration.txt" ]]; then
   echo "$target is there already: nothing to do"
   exit 0
 fi
+[[ ! -e "$target" ]] || stop 66 "$target is not complete: remove it, then run this again"
 
 command=(megatron export
 @@arguments

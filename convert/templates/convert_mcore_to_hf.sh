@@ -9,7 +9,7 @@ CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 output=@@output
 hf=@@hf
 gpus=@@world_size gpus_per_node=@@gpus_per_node
-@@single_process_environment
+@@converter_environment
 # shellcheck source=/dev/null
 . ./node_env.sh "$gpus" "$gpus_per_node"
 
@@ -34,8 +34,13 @@ newest() { # newest: the complete checkpoint with the highest number
 }
 
 checkpoint="${1:-$(newest)}"
-[[ -n "$checkpoint" ]] || stop 66 "there is no complete checkpoint in $output"
-complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
+if [[ -n "$checkpoint" ]]; then
+  complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
+elif [[ "${DRY_RUN:-0}" != 0 ]]; then # shows what will be run after training
+  checkpoint="$output/checkpoint-N"
+else
+  stop 66 "there is no complete checkpoint in $output"
+fi
 target="$hf/$(basename -- "$checkpoint")"
 if [[ -e "$target" ]]; then
   echo "$target is there already: nothing to do"

@@ -1,6 +1,7 @@
 """Scripts, run for real with stand-ins for ms-swift: what they start, and when they refuse."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -161,8 +162,8 @@ CONVENTIONS = {
     ),
 }
 REFUSALS = {
-    "one node of two": ({}, 65, "NNODES=1 x NPROC_PER_NODE=8 is 8"),
-    "too few": ({**TWO_NODES, "NPROC_PER_NODE": "7"}, 65, "needs 16 GPUs"),
+    "one node of two": ({}, 65, "NPROC_PER_NODE=8 is 8: set NNODES=2\n"),
+    "too few": ({**TWO_NODES, "NPROC_PER_NODE": "7"}, 65, "is 14: set NNODES=2 NPROC_PER_NODE=8\n"),
     "Kubeflow counts processes": (
         {"WORLD_SIZE": "16", "RANK": "1", "MASTER_ADDR": "a"},
         65,
@@ -170,13 +171,19 @@ REFUSALS = {
     ),
     "no rank": ({"NNODES": "2", "MASTER_ADDR": "a"}, 64, "NODE_RANK is missing: 0 to 1"),
     "no rank on PAI-DLC": ({"WORLD_SIZE": "2", "MASTER_ADDR": "a"}, 64, "NODE_RANK is missing"),
-    "rank too high": ({**TWO_NODES, "NODE_RANK": "2"}, 64, "must be less than NNODES=2"),
+    "rank too high": (
+        {**TWO_NODES, "NODE_RANK": "2"},
+        64,
+        "must be less than NNODES=2",
+    ),
     "no master": ({"NNODES": "2", "NODE_RANK": "1"}, 64, "MASTER_ADDR is missing"),
     "nodes not a number": ({**TWO_NODES, "NNODES": "two"}, 64, "NNODES=two"),
     "nodes zero": ({**TWO_NODES, "NNODES": "0"}, 64, "NNODES=0"),
     "rank negative": ({**TWO_NODES, "NODE_RANK": "-1"}, 64, "NODE_RANK=-1"),
     "rank octal": ({**TWO_NODES, "NODE_RANK": "01"}, 64, "NODE_RANK=01"),
     "port a formula": ({**TWO_NODES, "MASTER_PORT": "a[$(touch pwned)]"}, 64, "MASTER_PORT="),
+    "port zero": ({**TWO_NODES, "MASTER_PORT": "0"}, 64, "MASTER_PORT=0 must be"),
+    "port too high": ({**TWO_NODES, "MASTER_PORT": "65536"}, 64, "number from 1 to 65535"),
     "processes huge": ({**TWO_NODES, "NPROC_PER_NODE": "9" * 30}, 64, "NPROC_PER_NODE="),
 }
 
@@ -347,7 +354,7 @@ def test_a_conversion_is_whole_or_not_there_and_not_done_twice(tmp_path: Path, s
     failed = run_script(folder / script, env={"STAND_IN_STATUS": "3"})
     assert failed.status == 3
     assert not target.exists()
-    target.with_name(target.name + ".partial").rmdir()
+    shutil.rmtree(target.with_name(target.name + ".partial"))
     assert run_script(folder / script).status == 0
     assert target.exists()
     again = run_script(folder / script)
@@ -367,11 +374,48 @@ def test_swift_export_converts_in_one_process_whatever_the_node_is(
     assert (ran.calls[0].command, ran.calls[0].argv[0]) == ("swift", "export")
 
 
+@pytest.mark.parametrize("script", ["convert_hf_to_mcore.sh", "convert_mcore_to_hf.sh"])
+@pytest.mark.parametrize("tuner_type", TunerType)
+def test_a_converter_that_is_not_known_is_refused(
+    tmp_path: Path, script: str, tuner_type: TunerType
+) -> None:
+    write_run_folder(make_run(ep=8, tuner_type=tuner_type), tmp_path / "run")
+    ran = run_script(tmp_path / "run" / script, env={"CONVERTER": "foo"})
+    assert (ran.status, ran.calls) == (64, [])
+    assert ran.output.startswith(f"{script}: CONVERTER=foo must be megatron")
+    assert "swift" in ran.output
+    assert len(ran.output.splitlines()) == 1
+
+
+def test_swift_export_is_refused_where_it_would_lose_the_adapters(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8, tuner_type=TunerType.LORA), tmp_path / "run")
+    checkpoint(tmp_path / "run", 9)
+    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", env={"CONVERTER": "swift"})
+    assert (ran.status, ran.calls) == (64, [])
+    assert "CONVERTER=swift must be megatron" in ran.output
+
+
+def test_a_folder_without_converted_weights_is_not_taken_for_them(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    (tmp_path / "run" / "mcore").mkdir()
+    ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh")
+    assert (ran.status, ran.calls) == (66, [])
+    assert "mcore is not complete: remove it" in ran.output
+
+
+def test_a_dry_run_before_training_shows_how_a_checkpoint_will_be_converted(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", env={"DRY_RUN": "1"})
+    assert (ran.status, ran.calls) == (0, [])
+    assert "--mcore_model output/checkpoint-N" in ran.output
+    assert not (tmp_path / "run" / "hf").exists()
+
+
 def test_a_conversion_wants_its_own_number_of_gpus(tmp_path: Path) -> None:
     write_run_folder(make_run(ep=8), tmp_path / "run")
     ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=TWO_NODES)
     assert (ran.status, ran.calls) == (65, [])
-    assert "needs 8 GPUs" in ran.output
+    assert "needs 8 GPUs" in ran.output and ran.output.endswith(": set NNODES=1\n")
 
 
 @pytest.mark.parametrize(("node", "renames"), [("0", True), ("1", False)])

@@ -9,10 +9,17 @@ CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 output=output
 hf=hf
 gpus=8 gpus_per_node=8
-if [[ "${CONVERTER:-megatron}" == swift ]]; then
+case "${CONVERTER:-megatron}" in
+megatron) ;;
+swift)
   unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
   gpus=1 gpus_per_node=1
-fi
+  ;;
+*)
+  echo "${0##*/}: CONVERTER=$CONVERTER must be megatron or swift" >&2
+  exit 64
+  ;;
+esac
 # shellcheck source=/dev/null
 . ./node_env.sh "$gpus" "$gpus_per_node"
 
@@ -37,8 +44,13 @@ newest() { # newest: the complete checkpoint with the highest number
 }
 
 checkpoint="${1:-$(newest)}"
-[[ -n "$checkpoint" ]] || stop 66 "there is no complete checkpoint in $output"
-complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
+if [[ -n "$checkpoint" ]]; then
+  complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
+elif [[ "${DRY_RUN:-0}" != 0 ]]; then # shows what will be run after training
+  checkpoint="$output/checkpoint-N"
+else
+  stop 66 "there is no complete checkpoint in $output"
+fi
 target="$hf/$(basename -- "$checkpoint")"
 if [[ -e "$target" ]]; then
   echo "$target is there already: nothing to do"

@@ -27,10 +27,17 @@ announce() { # announce WORD...: shows the command; with DRY_RUN=1 nothing follo
   command -v "$1" >/dev/null || stop 69 "the command $1 is not installed here: use an image with ms-swift"
 }
 
-check_number() { # check_number NAME SMALLEST
-  if ! [[ "${!1}" =~ ^(0|[1-9][0-9]{0,5})$ ]] || ((${!1} < $2)); then
-    stop 64 "$1=${!1} must be a whole number, $2 or more"
+check_number() { # check_number NAME SMALLEST LARGEST
+  if ! [[ "${!1}" =~ ^(0|[1-9][0-9]{0,5})$ ]] || ((${!1} < $2 || ${!1} > $3)); then
+    stop 64 "$1=${!1} must be a whole number from $2 to $3"
   fi
+}
+
+check_gpus() { # check_gpus GPUS GPUS_PER_NODE: all nodes together have them; says what would work
+  local works="set NNODES=$(($1 / NPROC_PER_NODE))"
+  (($1 % NPROC_PER_NODE == 0)) || works="set NNODES=$(($1 / $2)) NPROC_PER_NODE=$2"
+  ((NNODES * NPROC_PER_NODE == $1)) ||
+    stop 65 "this needs $1 GPUs, but NNODES=$NNODES x NPROC_PER_NODE=$NPROC_PER_NODE is $((NNODES * NPROC_PER_NODE)): $works"
 }
 
 if [[ -z "${NNODES:-}" && -n "${WORLD_SIZE:-}" ]]; then
@@ -38,7 +45,7 @@ if [[ -z "${NNODES:-}" && -n "${WORLD_SIZE:-}" ]]; then
   NODE_RANK="${RANK:-}"
 fi
 NNODES="${NNODES:-1}"
-check_number NNODES 1
+check_number NNODES 1 999999
 if ((NNODES == 1)); then
   NODE_RANK="${NODE_RANK:-0}"
   MASTER_ADDR="${MASTER_ADDR:-127.0.0.1}"
@@ -47,16 +54,15 @@ elif [[ "${DRY_RUN:-0}" != 0 ]]; then # shows what the first node would run
   MASTER_ADDR="${MASTER_ADDR:-ADDRESS_OF_NODE_0}"
 fi
 [[ -n "${NODE_RANK:-}" ]] || stop 64 "NODE_RANK is missing: 0 to $((NNODES - 1)), another on every node"
-check_number NODE_RANK 0
+check_number NODE_RANK 0 999999
 ((NODE_RANK < NNODES)) || stop 64 "NODE_RANK=$NODE_RANK must be less than NNODES=$NNODES"
 [[ -n "${MASTER_ADDR:-}" ]] || stop 64 "MASTER_ADDR is missing: the address of the node with NODE_RANK=0"
 MASTER_PORT="${MASTER_PORT:-29500}"
-check_number MASTER_PORT 1
+check_number MASTER_PORT 1 65535
 
 NPROC_PER_NODE="${NPROC_PER_NODE:-$2}"
-check_number NPROC_PER_NODE 1
-((NNODES * NPROC_PER_NODE == $1)) ||
-  stop 65 "this needs $1 GPUs, but NNODES=$NNODES x NPROC_PER_NODE=$NPROC_PER_NODE is $((NNODES * NPROC_PER_NODE))"
+check_number NPROC_PER_NODE 1 999999
+check_gpus "$1" "$2"
 export NNODES NODE_RANK MASTER_ADDR MASTER_PORT NPROC_PER_NODE
 
 set_default PYTORCH_CUDA_ALLOC_CONF expandable_segments:True

@@ -7,16 +7,24 @@ set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 target=/mnt/data/runs/mine/mcore
 gpus=8 gpus_per_node=8
-if [[ "${CONVERTER:-megatron}" == swift ]]; then
+case "${CONVERTER:-megatron}" in
+megatron) ;;
+swift)
   unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
   gpus=1 gpus_per_node=1
-fi
+  ;;
+*)
+  echo "${0##*/}: CONVERTER=$CONVERTER must be megatron or swift" >&2
+  exit 64
+  ;;
+esac
 # shellcheck source=/dev/null
 . ./node_env.sh "$gpus" "$gpus_per_node"
-if [[ -e "$target" ]]; then
+if [[ -e "$target/latest_checkpointed_iteration.txt" ]]; then
   echo "$target is there already: nothing to do"
   exit 0
 fi
+[[ ! -e "$target" ]] || stop 66 "$target is not complete: remove it, then run this again"
 
 command=(megatron export
   --model /mnt/data/models/mine

@@ -6,12 +6,17 @@ set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 target=mcore
 gpus=32 gpus_per_node=8
+if [[ "${CONVERTER:-megatron}" != megatron ]]; then
+  echo "${0##*/}: CONVERTER=$CONVERTER must be megatron: swift export cannot convert this one" >&2
+  exit 64
+fi
 # shellcheck source=/dev/null
 . ./node_env.sh "$gpus" "$gpus_per_node"
-if [[ -e "$target" ]]; then
+if [[ -e "$target/latest_checkpointed_iteration.txt" ]]; then
   echo "$target is there already: nothing to do"
   exit 0
 fi
+[[ ! -e "$target" ]] || stop 66 "$target is not complete: remove it, then run this again"
 
 command=(megatron export
   --model /data/models/DeepSeek-V3

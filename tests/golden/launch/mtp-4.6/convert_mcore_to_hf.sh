@@ -8,6 +8,10 @@ CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 output=output
 hf=hf
 gpus=32 gpus_per_node=8
+if [[ "${CONVERTER:-megatron}" != megatron ]]; then
+  echo "${0##*/}: CONVERTER=$CONVERTER must be megatron: swift export cannot convert this one" >&2
+  exit 64
+fi
 # shellcheck source=/dev/null
 . ./node_env.sh "$gpus" "$gpus_per_node"
 
@@ -32,8 +36,13 @@ newest() { # newest: the complete checkpoint with the highest number
 }
 
 checkpoint="${1:-$(newest)}"
-[[ -n "$checkpoint" ]] || stop 66 "there is no complete checkpoint in $output"
-complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
+if [[ -n "$checkpoint" ]]; then
+  complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
+elif [[ "${DRY_RUN:-0}" != 0 ]]; then # shows what will be run after training
+  checkpoint="$output/checkpoint-N"
+else
+  stop 66 "there is no complete checkpoint in $output"
+fi
 target="$hf/$(basename -- "$checkpoint")"
 if [[ -e "$target" ]]; then
   echo "$target is there already: nothing to do"

@@ -17,6 +17,7 @@ OLD_SWIFT := 3.12.6
 MODEL ?= Qwen3-30B-A3B
 NODES = $(or $(NNODES),1)
 GPUS ?= $(shell echo $$((8 * $(NODES))))
+LOAD ?= mcore
 RUN ?= runs/$(notdir $(MODEL))-$(GPUS)gpus
 
 PYTEST_FLAGS ?= -q
@@ -60,9 +61,12 @@ plan: $(VENV)/core ## set up the planner and print the table of an example
 train-moe: export RUN := $(RUN)
 train-moe: export MODEL := $(MODEL)
 train-moe: export GPUS := $(GPUS)
-train-moe: $(VENV)/core ## plan, or take RUN=folder, and run this node's part: NNODES= MODEL= GPUS= MODEL_PATH= DATASET= DRY_RUN=1
+train-moe: export LOAD := $(LOAD)
+train-moe: $(VENV)/core ## plan, or take RUN=folder, and run this node's part: NNODES= MODEL= GPUS= LOAD= MODEL_PATH= DATASET= DRY_RUN=1
+	@# Of nodes that plan at once one writes the folder; to the others it exists, and they take it.
 	@[[ -e "$$RUN/run.json" ]] || $(BIN)/plan --gpus "$$GPUS" --nodes $(NODES) --model "$$MODEL" \
-	  $${MODEL_PATH:+--model-path "$$MODEL_PATH"} $${DATASET:+--dataset "$$DATASET"} --output-dir "$$RUN"
+	  --load "$$LOAD" $${MODEL_PATH:+--model-path "$$MODEL_PATH"} $${DATASET:+--dataset "$$DATASET"} \
+	  --output-dir "$$RUN" || { [[ -e "$$RUN/run.json" ]] && echo "another node wrote $$RUN: it is taken"; }
 	@$(BIN)/moe-launch train "$$RUN"
 
 # -- checking it -------------------------------------------------------------------------------

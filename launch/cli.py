@@ -31,11 +31,17 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the command and stop.", envvar="DRY_RUN")
     ] = False,
+    model_path: Annotated[
+        str, typer.Option(help="Refuse a run of another model folder.", envvar="MODEL_PATH")
+    ] = "",
+    dataset: Annotated[
+        str, typer.Option(help="Refuse a run of other data.", envvar="DATASET")
+    ] = "",
 ) -> None:
     """Run this node's part of the training."""
     from launch.train import train as start
 
-    start(run_folder, dry_run=dry_run)
+    start(run_folder, dry_run=dry_run, model_path=model_path, dataset=dataset)
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ MESSAGES: dict[str, Message] = {
     ),
     # -- runs ------------------------------------------------------------------------------------
     "run.needs": Message(
-        "scripts need {flags}, which is not given",
+        "scripts need {flags}",
         "--model-path FOLDER-OR-HUB-ID --dataset FILE-OR-HUB-ID, as the nodes see them; "
         "or a site file",
     ),
@@ -99,6 +99,10 @@ MESSAGES: dict[str, Message] = {
     ),
     "run.not_a_run": Message(
         "{path} is not the run.json of a run: {reason}", "plan again with --output-dir"
+    ),
+    "run.planned_with": Message(
+        "{path} was planned with {variable}={planned}, not {given}",
+        "give another folder (RUN= of make), or leave {variable} out",
     ),
     "run.no_script": Message(
         "{path} has no {script}",

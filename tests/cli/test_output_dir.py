@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -145,12 +146,29 @@ def test_make_plans_shows_and_in_a_dry_run_starts_nothing(folder: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "16 = tp" not in again.stdout  # the run is taken as it is
     assert "NODE_RANK=1 MASTER_ADDR=node-0" in again.stdout.splitlines()[-1]
+    other = make(folder, *words[:2], "DATASET=other.jsonl", "DRY_RUN=1")
+    assert other.returncode != 0
+    assert f"run was planned with DATASET={folder}/train.jsonl, not other" in other.stderr
     started = make(folder, "NNODES=2", f"RUN={folder}/run", **NODE_1)
     assert started.returncode != 0
     assert started.stderr.splitlines()[0].startswith(
         "error: this machine has 0 GPUs, the plan wants 8 on each of 2 nodes: H100"
     )
     assert not (folder / "stand-ins" / "log").exists()
+
+
+def test_nodes_that_make_starts_at_once_share_one_run(folder: Path) -> None:
+    words = (
+        *("NNODES=2", f"RUN={folder}/run", f"MODEL_PATH={folder}/models/Qwen3-30B-A3B"),
+        *(f"DATASET={folder}/train.jsonl", "DRY_RUN=1", "LOAD=direct"),
+    )
+    with ThreadPoolExecutor() as pool:
+        nodes = [pool.submit(make, folder, *words, f"NODE_RANK={rank}") for rank in (0, 1)]
+    for rank, node in enumerate(nodes):
+        ran = node.result()
+        assert ran.returncode == 0, ran.stderr
+        assert f"NODE_RANK={rank} " in ran.stdout.splitlines()[-1]
+    assert read_run(folder / "run").load == "direct"
 
 
 def test_make_asks_for_the_model_and_the_data_in_one_line(folder: Path) -> None:

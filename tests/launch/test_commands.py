@@ -15,6 +15,7 @@ from runs import make_run
 
 from launch.run_folder import write_run_folder
 from planner.run import Load
+from planner.site import Site
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -84,6 +85,28 @@ def test_a_dry_run_needs_no_gpus_and_starts_nothing(tmp_path: Path, how: str) ->
     ran = run_command("launch", "train", "run", *flags, folder=tmp_path, env=env)
     assert (ran.returncode, calls(tmp_path)) == (0, [])
     assert ran.stdout.splitlines()[-1].endswith("megatron sft train.yaml")
+
+
+SAME = [("MODEL_PATH", "/mnt/m"), ("DATASET", "data.jsonl"), ("DATASET", "")]
+OTHER = [("MODEL_PATH", "/mnt/other"), ("DATASET", "other data.jsonl")]
+
+
+@pytest.mark.parametrize(("variable", "value"), [*SAME, *OTHER])
+def test_a_run_of_another_model_or_other_data_is_not_taken_for_what_is_given(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    """Relative paths count from here, as in `plan`; what is not given can be anything."""
+    (tmp_path / "data.jsonl").touch()
+    site = Site(model_path="/mnt/m", dataset=(str(tmp_path / "data.jsonl"),))
+    write_run_folder(make_run(**ONE_NODE, site=site), tmp_path / "run")
+    ran = run_command("launch", "train", "run", "--dry-run", folder=tmp_path, env={variable: value})
+    if (variable, value) in SAME:
+        assert ran.returncode == 0, ran.stderr
+        return
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert len(ran.stderr.splitlines()) == 1
+    assert f"run was planned with {variable}=" in ran.stderr
+    assert f"not {value}; give another folder (RUN= of make), or leave {variable}" in ran.stderr
 
 
 def test_nodes_smaller_than_planned_need_fewer_gpus_each(tmp_path: Path) -> None:

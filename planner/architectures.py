@@ -18,6 +18,9 @@ class Required:
 
 REQUIRED = Required()
 
+# Methods whose weights are read as bf16 ones; AWQ, GPTQ and others lose what training needs.
+TRAINABLE_QUANTIZATIONS = ("fp8",)
+
 MAX_LAYERS = 1_000
 MAX_SIZE = 1_000_000  # hidden sizes, heads, experts
 MAX_VOCABULARY = 10_000_000
@@ -100,8 +103,8 @@ _OF_DECODERS = _names(
 # Of routing: they change which experts a token meets, not how many parameters these have.
 _OF_ROUTING = _names(
     """
-    aux_loss_alpha ep_size n_group norm_topk_prob output_router_logits routed_scaling_factor
-    router_aux_loss_coef seq_aux topk_group
+    aux_loss_alpha ep_size norm_topk_prob output_router_logits routed_scaling_factor
+    router_aux_loss_coef seq_aux
     """
 )
 
@@ -212,6 +215,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "n_routed_experts": Integer(alias="num_local_experts"),
             "n_shared_experts": Integer(minimum=0, nullable=True),
             "num_experts_per_tok": Integer(),
+            "n_group": Integer(nullable=True, default=None),  # of experts, to route by
+            "topk_group": Integer(nullable=True, default=None),
             "first_k_dense_replace": Integer(minimum=0),
             "num_nextn_predict_layers": Integer(minimum=0, default=0, alias="num_mtp_layers"),
             "q_lora_rank": Integer(nullable=True),

@@ -14,7 +14,7 @@ from planner.command import write_output
 from planner.constraints import violations
 from planner.errors import UsageError
 from planner.evaluate import Evaluator
-from planner.inputs import check_range
+from planner.inputs import check_mtp, check_range
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.plan import Plan
 from planner.planning import check_plan, make_plan
@@ -60,6 +60,7 @@ def run_search(
     Raises UsageError: input.*, run.*; NothingFitsError: nofit.error.
     """
     _check_recompute(problem)
+    check_mtp(problem)
     site = _site(scripts) if scripts else None
     evaluator = Evaluator(problem)
     result = search(evaluator)

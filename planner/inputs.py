@@ -9,10 +9,8 @@ from planner.model_files import resolve_model
 from planner.problem import Problem
 from planner.recipe import DEFAULT_RECIPE, load_recipe
 from planner.stack import DEFAULT_STACK, load_stack
-from planner.topology_files import DEFAULT_TOPOLOGY, load_topology
+from planner.topology_files import DEFAULT_TOPOLOGY, host_gpus, load_topology
 from planner.workload import Placement, TunerType, Workload
-
-GPUS_OF_A_HOST = 8  # of every topology that comes with the planner
 
 # The least and the most of what was asked for: beyond it is a slip of the hand, not a job.
 LIMITS: dict[str, tuple[int, int]] = {
@@ -65,9 +63,9 @@ def to_problem(
     for name, (least, most) in LIMITS.items():
         check_range(f"--{name.replace('_', '-')}", getattr(request, name), least, most)
     topology = request.topology or DEFAULT_TOPOLOGY
-    nodes = request.nodes or -(-request.gpus // GPUS_OF_A_HOST)
+    nodes = request.nodes or -(-request.gpus // host_gpus(topology))
     if request.gpus % nodes:
-        raise _uneven(request.gpus, nodes)
+        raise _uneven(request.gpus, nodes, host_gpus(topology))
     workload = _workload(request)
     return Problem(
         model=resolve_model(request.model, download=download),
@@ -88,10 +86,22 @@ def check_range(flag: str, value: float | None, least: int, most: int) -> None:
     )
 
 
-def _uneven(gpus: int, nodes: int) -> UsageError:
+def check_mtp(problem: Problem) -> None:
+    """Refuse to search with more MTP layers than the checkpoint has.
+
+    Raises UsageError: input.mtp_num_layers.
+    """
+    wanted, available = problem.workload.mtp_num_layers, problem.model.mtp_num_layers
+    if wanted > available:
+        raise UsageError(
+            "input.mtp_num_layers", wanted=wanted, available=available, model=problem.model.name
+        )
+
+
+def _uneven(gpus: int, nodes: int, of_a_host: int) -> UsageError:
     """GPUs that do not divide over nodes: the nearest numbers of both that do."""
     totals = {total for total in (gpus // nodes * nodes, (gpus // nodes + 1) * nodes) if total}
-    fitting = [n for n in range(1, gpus + 1) if gpus % n == 0 and gpus // n <= GPUS_OF_A_HOST]
+    fitting = [n for n in range(1, gpus + 1) if gpus % n == 0 and gpus // n <= of_a_host]
     return UsageError(
         "input.gpus_nodes",
         gpus=gpus,

@@ -29,6 +29,12 @@ MESSAGES: dict[str, Message] = {
     "file.not_json": Message(
         "{path} is not valid JSON: {reason}", "the file may be cut short: fetch it again"
     ),
+    "file.too_deep": Message(
+        "{path} is nested too deep to be read", "check that it is the file that you mean"
+    ),
+    "file.duplicate_key": Message(
+        "{path}: key {key} stands twice in one object", "keep one of the two"
+    ),
     "file.unknown_key": Message("{path}: unknown key {key!r}", "{suggestion}"),
     "file.missing_key": Message(
         "{path}: {key} is missing", "add it; a file that comes with the planner shows the form"
@@ -56,6 +62,10 @@ MESSAGES: dict[str, Message] = {
     "config.unsupported_value": Message(
         "{origin}: {field} = {value} is not what the stack builds: {why}",
         "{field} must be {allowed}, or absent",
+    ),
+    "config.quantized": Message(
+        "{origin}: the weights are quantized with {method}, which cannot be fine-tuned in bf16",
+        "give the model as published in bf16, or in fp8",
     ),
     "config.inconsistent": Message("{origin}: {equation}", "correct one of the two"),
     # -- names ------------------------------------------------------------------------------------
@@ -134,6 +144,10 @@ MESSAGES: dict[str, Message] = {
         "no layout of {model} on {gpus} GPUs is legal; of {enumerated} layouts {count} are not "
         "because {because}",
         "{suggestion}",
+    ),
+    "input.mtp_num_layers": Message(
+        "--mtp-num-layers {wanted} is more than the checkpoint of {model} holds: {available}",
+        "use --mtp-num-layers {available}",
     ),
     "input.needs": Message("{flag} is only for {needs}", "leave out {flag}, or give {needs}"),
     "input.before_command": Message(

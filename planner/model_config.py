@@ -10,6 +10,7 @@ from typing import Any
 from planner.architectures import (
     ARCHITECTURES,
     IRRELEVANT,
+    TRAINABLE_QUANTIZATIONS,
     Architecture,
     Boolean,
     Integer,
@@ -62,7 +63,7 @@ def model_spec_from_config(config: object, *, name: str, origin: str) -> ModelSp
         moe_layers=tuple(layer >= first_sparse for layer in range(fields["num_hidden_layers"])),
         mtp_num_layers=fields.get("num_nextn_predict_layers", 0),
         max_position_embeddings=fields["max_position_embeddings"],
-        checkpoint_quantization=_quantization(config),
+        checkpoint_quantization=_quantization(config, origin),
         origin=origin,
     )
 
@@ -178,6 +179,11 @@ def _experts(fields: Fields, architecture: Architecture, origin: str) -> Mixture
                 router_score_function=fields["scoring_func"],
                 router_expert_bias=fields["scoring_func"] == "sigmoid",  # parser.py:434
             )
+            chosen, groups = fields["topk_group"], fields["n_group"]
+            if chosen and groups and chosen > groups:
+                raise _inconsistent(
+                    origin, f"topk_group ({chosen}) exceeds the {groups} groups of n_group"
+                )
         case _:
             return None
     if moe.router_topk > moe.num_experts:
@@ -198,12 +204,18 @@ def _first_sparse_layer(fields: Fields, architecture: Architecture, origin: str)
     return first
 
 
-def _quantization(config: Fields) -> str | None:
+def _quantization(config: Fields, origin: str) -> str | None:
     """How the weights of the checkpoint are quantized, in the file's word; None: they are not."""
     quantization = config.get("quantization_config")
-    if not isinstance(quantization, dict):
+    if quantization is None:
         return None
-    return shortened(quantization.get("quant_method", "unknown")).strip("'")
+    if not isinstance(quantization, dict):
+        raise _bad_field(origin, "quantization_config", "an object or null", quantization)
+    method = quantization.get("quant_method")
+    if method not in TRAINABLE_QUANTIZATIONS:
+        name = "an unnamed method" if method is None else shortened(method).strip("'")
+        raise UsageError("config.quantized", origin=origin, method=name)
+    return str(method)
 
 
 def _check_multiple(fields: Fields, name: str, divisor: str, origin: str) -> None:

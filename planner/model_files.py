@@ -83,13 +83,15 @@ def resolve_model(
         if name.casefold() in (bundled.name.casefold(), bundled.hub_id.casefold()):
             return _load(bundled.path, name=bundled.name, origin=BUNDLED)
     path = _local_config(name, search_paths)
-    if path is None and _HUB_ID.fullmatch(name):
+    if path is not None:
+        return _load(path, name=_model_name(path), origin=str(path))
+    if _HUB_ID.fullmatch(name):
         path = next((file for file in cached_configs(name, environ) if file.is_file()), None)
         if path is None and download is not None:
             path = download(name)
     if path is None:
         raise _unknown(name)
-    return _load(path, name=_model_name(name, path), origin=str(path))
+    return _load(path, name=name.split("/")[1], origin=str(path))
 
 
 def cached_configs(hub_id: str, environ: Mapping[str, str] = os.environ) -> Iterator[Path]:
@@ -123,13 +125,27 @@ def planner_cache(environ: Mapping[str, str] = os.environ) -> Path:
 def read_config(path: Path) -> object:
     """The content of a JSON file.
 
-    Raises UsageError: file.unreadable, file.not_json.
+    Raises UsageError: file.unreadable, file.not_json, file.too_deep, file.duplicate_key.
     """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError("file.duplicate_key", path=path, key=shortened(twice))
+        return content
+
     text = read_text(path)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise UsageError("file.too_deep", path=path) from None
+    except json.JSONDecodeError as error:
         raise UsageError("file.not_json", path=path, reason=one_line(error)) from None
+    except ValueError:
+        reason = "a number has thousands of digits"
+        raise UsageError("file.not_json", path=path, reason=reason) from None
 
 
 def _cache_home(environ: Mapping[str, str]) -> Path:
@@ -172,11 +188,12 @@ def _snapshots(repository: Path) -> Iterator[Path]:
         yield folder / revision / CONFIG_NAME
 
 
-def _model_name(name: str, path: Path) -> str:
-    """What to call a model that was found at `path`."""
-    if _HUB_ID.fullmatch(name):
-        return name.split("/")[1]
-    return path.resolve().parent.name if path.name == CONFIG_NAME else path.stem
+def _model_name(path: Path) -> str:
+    """What to call the model of a file: its folder, unless the file itself has a name."""
+    if path.name != CONFIG_NAME:
+        return path.stem
+    # Not the folder behind a link: in a hub's cache the file links to a folder of hashes.
+    return Path(os.path.abspath(path)).parent.name
 
 
 def _unknown(name: str) -> UsageError:

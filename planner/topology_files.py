@@ -115,16 +115,18 @@ def known_topologies() -> list[str]:
     return known_names(TOPOLOGIES_FOLDER)
 
 
+def host_gpus(name_or_path: str) -> int:
+    """The GPUs of a host of a topology. Raises UsageError: those of `load_topology`."""
+    return load_yaml_model(_path(name_or_path), _TopologyFile).gpus_per_node
+
+
 def load_topology(name_or_path: str, num_nodes: int, gpus_per_node: int | None = None) -> Cluster:
     """A cluster of `num_nodes` hosts of a topology, given by its name or the path of a YAML file.
 
     `gpus_per_node` is what the job uses of a host; None: all. Raises UsageError: topology.unknown,
     topology.fewer_gpus, and those of `planner.yaml_files.load_yaml_model`.
     """
-    path = named_file(name_or_path, TOPOLOGIES_FOLDER)
-    if path is None:
-        hint = suggestion(name_or_path, known_topologies())
-        raise UsageError("topology.unknown", name=name_or_path, suggestion=hint)
+    path = _path(name_or_path)
     file = load_yaml_model(path, _TopologyFile)
     used = gpus_per_node or file.gpus_per_node
     if used > file.gpus_per_node:
@@ -136,6 +138,14 @@ def load_topology(name_or_path: str, num_nodes: int, gpus_per_node: int | None =
             "topology.fewer_gpus", name=path.stem, gpus=has, wanted=used, nearest=nearest
         )
     return _cluster(path.stem, file, num_nodes, used)
+
+
+def _path(name_or_path: str) -> Path:
+    path = named_file(name_or_path, TOPOLOGIES_FOLDER)
+    if path is None:
+        hint = suggestion(name_or_path, known_topologies())
+        raise UsageError("topology.unknown", name=name_or_path, suggestion=hint)
+    return path
 
 
 def _cluster(name: str, file: _TopologyFile, num_nodes: int, gpus_per_node: int) -> Cluster:

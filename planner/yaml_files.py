@@ -2,17 +2,55 @@
 
 import difflib
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from planner.errors import UsageError
 
 MAX_FILE_BYTES = 2**20  # nobody writes a megabyte by hand; a larger file is the wrong file
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+# pydantic's types of mistakes, as sentences about a value
+_WORDS = {
+    "model_type": "must be a mapping of keys",
+    "model_attributes_type": "must be a mapping of keys",
+    "dict_type": "must be a mapping of keys",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "string_unicode": "must be text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "invalid_key": "must have a key that is text in quotes",
+    "recursion_loop": "must not hold itself",
+}
+
+# What the patterns of the files that people write ask for
+PATTERN_WORDS = {
+    r"^/[^\x00]*$": "must be an absolute path",
+    r"^[^\x00]*$": "must not hold a NUL character",
+    r"^[A-Za-z0-9_.:/@-]*$": "must hold nothing but letters, digits and _ . : / @ -",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "must be a name of letters, digits and _, no digit first",
+    r"^(\d{1,4}(\.\d{1,4}){1,3}(\+[a-z0-9.]+)?)?$": "must be a version such as 2.8.0",
+    r"^\d{1,4}\.\d{1,4}\.\d{1,4}$": "must be a version of three numbers such as 0.16.1",
+    r"^\d{1,2}\.\d$": "must be two numbers with a dot such as 9.0",
+}
 
 
 class StrictModel(BaseModel):
@@ -68,7 +106,7 @@ def read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")  # some editors write a byte order mark
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError("file.unreadable", path=path, reason=reason.lower()) from None
@@ -83,13 +121,15 @@ def read_text(path: Path) -> str:
 def load_yaml_model(path: Path, model: type[Model]) -> Model:
     """The file as an instance of `model`.
 
-    Raises UsageError: file.unreadable, not_yaml, unknown_key, missing_key, bad_value.
+    Raises UsageError: file.unreadable, not_yaml, too_deep, unknown_key, missing_key, bad_value.
     """
     text = read_text(path)
     try:
         content = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: an impossible date, a number of 5000 digits; RecursionError: deep nesting.
+    except RecursionError:
+        raise UsageError("file.too_deep", path=path) from None
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: an impossible date, a number of 5000 digits.
         raise UsageError("file.not_yaml", path=path, reason=one_line(error)) from None
     try:
         return model.model_validate(content)
@@ -102,23 +142,37 @@ def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -
 
     An unknown key comes first: where a key is misspelt, the right one is missing too.
     """
-    mistakes = error.errors(include_url=False, include_context=False)
+    mistakes = error.errors(include_url=False)
     first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
-    location = first["loc"]
+    location = _place(first["loc"])
     key = _key(location)
     if first["type"] == "extra_forbidden":
         hint = suggestion(str(location[-1]), _keys_at(model, location[:-1]))
         return UsageError("file.unknown_key", path=path, key=key, suggestion=hint)
     if first["type"] == "missing":
         return UsageError("file.missing_key", path=path, key=key)
-    reason = one_line(first["msg"])
-    return UsageError(
-        "file.bad_value",
-        path=path,
-        key=key,
-        reason=reason[:1].lower() + reason[1:],
-        value=shortened(first["input"]),
-    )
+    value = "nothing" if first["input"] is None else shortened(first["input"])
+    return UsageError("file.bad_value", path=path, key=key, reason=_reason(first), value=value)
+
+
+def _reason(mistake: ErrorDetails) -> str:
+    """What is wrong with a value, in words that do not need Python."""
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind == "string_type" and isinstance(mistake["input"], int | float | date):
+        return "must be text in quotes"
+    if kind == "string_pattern_mismatch":
+        return PATTERN_WORDS.get(context["pattern"], "is not of the form that this key needs")
+    if kind in _WORDS:
+        return _WORDS[kind].format_map(context)
+    reason = one_line(mistake["msg"].removeprefix("Value error, "))
+    return reason[:1].lower() + reason[1:]
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The keys of a location, without what pydantic adds for a key or one of several types."""
+    last = str(location[-1]) if location else ""
+    added = last == "[key]" or last.startswith(("constrained-", "literal["))
+    return location[:-1] if added else location
 
 
 def _key(location: tuple[int | str, ...], limit: int = 100) -> str:

@@ -106,7 +106,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "a rank without LoRA": of_example("--lora-rank", "8", says=("give --tuner-type lora",)),
     "MTP layers that are not there": of_example(
-        "--mtp-num-layers", "1", says=("Qwen3-30B-A3B holds 0", "train at most 0")
+        "--mtp-num-layers", "1", says=("of Qwen3-30B-A3B holds: 0", "use --mtp-num-layers 0")
     ),
     "a size of nothing": of_check("--tp", "0", says=("--tp must be from 1", "use --tp 1")),
     "a huge size": of_check("--pp", "9" * 40, says=("use --pp 1024",)),
@@ -162,6 +162,10 @@ MISTAKES: dict[str, Mistake] = {
     "a topology with a misspelt key": of_example(
         "--topology", "./hosts.yaml", says=("unknown key 'nvlnk'", "the nearest is nvlink")
     ),
+    "a site with a relative path": of_example(
+        *("--output-dir", "run", "--site", "relative.yaml"),
+        says=("relative.yaml: workspace: must be an absolute path (got 'w')",),
+    ),
     "a file that is not YAML": of_example(
         "--topology", "broken.yaml", says=("broken.yaml is not valid YAML", "line 1")
     ),
@@ -170,6 +174,13 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "a config.json without a field": Mistake(
         ("--gpus", "16", "--model", "less.json"), ("num_experts_per_tok is missing",)
+    ),
+    "a config.json with a key twice": Mistake(
+        ("--gpus", "16", "--model", "twice.json"),
+        ("twice.json: key 'hidden_size' stands twice", "keep one of the two"),
+    ),
+    "a config.json of quantized weights": Mistake(
+        ("--gpus", "16", "--model", "awq.json"), ("quantized with awq", "in bf16, or in fp8")
     ),
     "a config.json with an unknown field": Mistake(
         ("--gpus", "16", "--model", "more.json"),
@@ -193,6 +204,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "broken.yaml": "a: [1, 2\n",
         "cut/config.json": json.dumps(config)[:400],
         "less.json": json.dumps(less),
+        "twice.json": json.dumps(config)[:-1] + ', "hidden_size": 1}',
+        "awq.json": json.dumps({**config, "quantization_config": {"quant_method": "awq"}}),
+        "relative.yaml": "model_path: /m\ndataset: [d]\nworkspace: w\n",
         "more.json": json.dumps({**config, "num_expert_per_tok": 8}),
     }
     for name, text in texts.items():

@@ -194,8 +194,25 @@ def test_only_an_object_is_a_config(config: object) -> None:
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config["model_type"])
 def test_fields_that_are_called_irrelevant_change_nothing(config: dict[str, Any]) -> None:
     expected = spec(config, quantization_config=...)
-    for field in IRRELEVANT:
+    for field in IRRELEVANT - {"quantization_config"}:
         assert spec(config, **({"quantization_config": ...} | {field: 7})) == expected
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "compressed-tensors", None, 7, ["fp8"]])
+def test_weights_that_cannot_be_trained_are_refused_by_name(method: object) -> None:
+    error = refusal(QWEN3_8B, quantization_config={"quant_method": method, "bits": 4})
+
+    assert error.message_id == "config.quantized"
+    assert ("an unnamed method" if method is None else str(method).strip("'")) in error.message
+    assert refusal(QWEN3_8B, quantization_config=7).message_id == "config.bad_field"
+    assert spec(QWEN3_8B, quantization_config=None).checkpoint_quantization is None
+
+
+def test_no_more_groups_are_chosen_than_there_are() -> None:
+    error = refusal(BUNDLED["DeepSeek-V3"], topk_group=9)
+
+    assert "topk_group (9) exceeds the 8 groups of n_group" in error.message
+    spec(BUNDLED["DeepSeek-V3"], topk_group=8)
 
 
 def test_no_field_is_both_read_and_irrelevant() -> None:

@@ -53,6 +53,26 @@ def test_a_folder_and_a_file(tmp_path: Path) -> None:
     assert resolve_model(str(other)).name == "other"
 
 
+def test_a_relative_path_names_the_model_after_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path / "my-model" / "config.json")
+    write_config(tmp_path / "my-model" / "other.json")
+    monkeypatch.chdir(tmp_path)
+
+    assert resolve_model("my-model/config.json").name == "my-model"
+    assert resolve_model("my-model/other.json").name == "other"
+    monkeypatch.chdir(path.parent)
+    assert resolve_model("config.json").name == resolve_model(".").name == "my-model"
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = write_config(tmp_path / "my-model" / "config.json")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+    assert resolve_model(str(path)).num_layers == QWEN3_8B["num_hidden_layers"]
+
+
 def test_a_hub_id_may_be_a_folder_below_a_search_path(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
@@ -158,7 +178,9 @@ def test_every_cut_of_a_config_is_told_in_one_line(tmp_path: Path) -> None:
     [
         (b"\xff\xfe\x00", "file.unreadable"),
         (b" " * (2**20 + 1), "file.unreadable"),
-        (b"[" * 100_000, "file.not_json"),
+        (b"[" * 100_000, "file.too_deep"),
+        (b'{"a": 1, "a": 1}', "file.duplicate_key"),
+        (b'{"a": [{"b": 1, "c": 2, "b": 3}]}', "file.duplicate_key"),
         (b'{"hidden_size": ' + b"9" * 5000 + b"}", "file.not_json"),
         (b"NaN", "config.not_object"),
     ],

@@ -13,14 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.errors import UsageError
-from planner.stack import STACKS_FOLDER, load_stack
-from planner.topology_files import TOPOLOGIES_FOLDER, load_topology
-from planner.yaml_files import StrictModel, load_yaml_model, named_file, shortened, suggestion
+from planner.recipe import _RecipeFile
+from planner.site import _SiteFile, load_site
+from planner.stack import STACKS_FOLDER, _StackFile, load_stack
+from planner.topology_files import TOPOLOGIES_FOLDER, _TopologyFile, load_topology
+from planner.yaml_files import (
+    PATTERN_WORDS,
+    StrictModel,
+    load_yaml_model,
+    named_file,
+    shortened,
+    suggestion,
+)
 
 TEXTS = [path.read_text() for path in sorted(STACKS_FOLDER.glob("*.yaml"))] + [
     path.read_text() for path in sorted(TOPOLOGIES_FOLDER.glob("*.yaml"))
 ]
 
+TOPOLOGY = yaml.safe_load((TOPOLOGIES_FOLDER / "h100-8x-ib.yaml").read_text())
 CONTENTS = [yaml.safe_load(text) for text in TEXTS]
 
 
@@ -124,6 +134,76 @@ def test_a_file_that_is_no_mapping_of_known_keys_is_told(path: Path, content: by
         load_yaml_model(path, Example)
 
     assert "\n" not in caught.value.message.replace(str(path), "")
+
+
+SITE_MISTAKES = {
+    "": "the file: must be a mapping of keys (got nothing)",
+    "- 1": "the file: must be a mapping of keys (got [1])",
+    "workspace: w": "workspace: must be an absolute path (got 'w')",
+    "workspace: 5": "workspace: must be text in quotes (got 5)",
+    "dataset: x": "dataset: must be a list (got 'x')",
+    "dataset: [a, 1]": "dataset.1: must be text in quotes (got 1)",
+    "env: {1A: x}": "env.1A: must be a name of letters, digits and _, no digit first (got '1A')",
+    "env: [a]": "env: must be a mapping of keys (got ['a'])",
+    "image: a b": "image: must hold nothing but letters, digits and _ . : / @ - (got 'a b')",
+    "dlc: {cpu: null}": "dlc.cpu: must be text (got nothing)",
+    "mounts: [{mount_path: /a}]": "mounts.0: give either data_source_id or uri",
+}
+
+
+@pytest.mark.parametrize("text", SITE_MISTAKES)
+def test_a_mistake_of_a_site_is_told_in_plain_words(path: Path, text: str) -> None:
+    path.write_text(text)
+
+    with pytest.raises(UsageError) as caught:
+        load_site(path)
+
+    assert SITE_MISTAKES[text] in caught.value.message
+
+
+TOPOLOGY_MISTAKES = {
+    "gpus_per_node: '8'": "must be a whole number (got '8')",
+    "gpus_per_node: 0": "must be at least 1 (got 0)",
+    "gpus_per_node: 5000": "must be at most 4096 (got 5000)",
+    "cpus_per_node: {value: 1, source: ''}": "cpus_per_node.source: must not be empty (got '')",
+    "cpus_per_node: 1": "cpus_per_node: must be a mapping of keys (got 1)",
+    "host_memory_gib: {value: x, source: y}": "host_memory_gib.value: must be a number (got 'x')",
+    "host_memory_gib: {value: 0, source: y}": "must be greater than 0",
+    "gpu: [1]": "gpu: must be a mapping of keys (got [1])",
+}
+
+
+@pytest.mark.parametrize("text", TOPOLOGY_MISTAKES)
+def test_a_mistake_of_a_topology_is_told_in_plain_words(path: Path, text: str) -> None:
+    path.write_text(yaml.safe_dump(TOPOLOGY | yaml.safe_load(text)))
+
+    with pytest.raises(UsageError) as caught:
+        load_topology(str(path), 2)
+
+    assert TOPOLOGY_MISTAKES[text] in caught.value.message
+
+
+def patterns_of(schema: Any) -> set[str]:
+    """Every pattern of a JSON schema; those of keys stand as keys of patternProperties."""
+    if isinstance(schema, list):
+        return {one for each in schema for one in patterns_of(each)}
+    if not isinstance(schema, dict):
+        return set()
+    own = {schema["pattern"]} if isinstance(schema.get("pattern"), str) else set()
+    return own | {*schema.get("patternProperties", {})} | patterns_of([*schema.values()])
+
+
+def test_every_pattern_has_plain_words_and_no_words_are_left_over() -> None:
+    models = (_SiteFile, _StackFile, _TopologyFile, _RecipeFile)
+    found = set().union(*(patterns_of(model.model_json_schema()) for model in models))
+
+    assert found == set(PATTERN_WORDS)
+
+
+def test_a_byte_order_mark_is_no_mistake(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbfnumber: 1")
+
+    assert load_yaml_model(path, Example).number == 1
 
 
 def test_a_folder_and_a_missing_file_are_told(tmp_path: Path) -> None:

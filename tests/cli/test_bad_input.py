@@ -124,10 +124,11 @@ MISTAKES: dict[str, Mistake] = {
     # -- scripts -----------------------------------------------------------------------------------
     "scripts without a model": of_example(
         *("--output-dir", "run", "--dataset", "d.jsonl"),
-        says=("need --model-path,", "--model-path"),
+        says=("scripts need --model-path", "--model-path FOLDER"),
     ),
     "scripts without data": of_example(
-        *("--output-dir", "run", "--model-path", "m"), says=("need --dataset,", "--dataset FILE")
+        *("--output-dir", "run", "--model-path", "m"),
+        says=("scripts need --dataset", "--dataset FILE"),
     ),
     "scripts without either": of_example(
         "--output-dir", "run", says=("need --model-path and --dataset",)

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
@@ -158,7 +157,7 @@ def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -
 def _reason(mistake: ErrorDetails) -> str:
     """What is wrong with a value, in words that do not need Python."""
     kind, context = mistake["type"], mistake.get("ctx", {})
-    if kind == "string_type" and isinstance(mistake["input"], int | float | date):
+    if kind == "string_type" and _is_unquoted(mistake["input"]):
         return "must be text in quotes"
     if kind == "string_pattern_mismatch":
         return PATTERN_WORDS.get(context["pattern"], "is not of the form that this key needs")
@@ -202,3 +201,8 @@ def shortened(value: object, limit: int = 60) -> str:
     except (ValueError, RecursionError):  # an integer too long to print, nesting without end
         text = f"a {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _is_unquoted(value: object) -> bool:
+    """Whether YAML read a number or a date where text without quotes stands."""
+    return isinstance(value, int | float) or hasattr(value, "isoformat")

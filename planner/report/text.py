@@ -366,7 +366,7 @@ def _assumed(answer: Answer) -> list[str]:
         if isinstance(value, float) and value == int(value):
             value = int(value)
         unit = f" {each.unit}" if each.unit else ""
-        if each.unit == "bytes":
-            value, unit = gib(float(each.value)), " GiB"  # type: ignore[arg-type]
+        if each.unit == "bytes" and isinstance(each.value, int | float):
+            value, unit = gib(each.value), " GiB"
         lines.append(f"{each.id} = {value}{unit}   ({each.source})")
     return lines

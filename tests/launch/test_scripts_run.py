@@ -1,7 +1,6 @@
 """Scripts, run for real with stand-ins for ms-swift: what they start, and when they refuse."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from launch.run_folder import write_run_folder
 from planner.dialects import argv, load_dialect, translate
 from planner.run import Load, Run
 from planner.site import Site
-from planner.workload import TunerType
 
 TWO_NODES = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0", "NPROC_PER_NODE": "8"}
 
@@ -284,147 +282,3 @@ def test_a_run_folder_can_be_moved(tmp_path: Path) -> None:
     folder = folder_of(make_run(ep=8), tmp_path).rename(tmp_path / "else where")
     ran = run_script(folder / "train.sh", env={**TWO_NODES, "CDPATH": "/"})
     assert ran.calls[0].cwd == str(folder)
-
-
-# -- conversions -----------------------------------------------------------------------------------
-
-
-def checkpoint(folder: Path, number: int, *, complete: bool = True) -> None:
-    """Write what Megatron-Core leaves of a checkpoint; of a torn one, the tracker but no index."""
-    iteration = folder / "output" / f"checkpoint-{number}" / f"iter_{number:07d}"
-    iteration.mkdir(parents=True)
-    (iteration.parent / "latest_checkpointed_iteration.txt").write_text(str(number))
-    (iteration / "common.pt").touch()
-    if complete:
-        (iteration / "metadata.json").touch()
-        (iteration / ".metadata").touch()
-
-
-def export_flag(ran: Ran, flag: str) -> str:
-    """Return the value of a flag of the only call."""
-    assert ran.status == 0, ran.output
-    (call,) = ran.calls
-    return call.argv[call.argv.index(flag) + 1]
-
-
-def test_the_newest_complete_checkpoint_is_converted_back(tmp_path: Path) -> None:
-    """By number, not by name; torn checkpoints, merged copies and other folders are passed over."""
-    write_run_folder(make_run(ep=8), tmp_path / "run")
-    for number in (9, 200, 1000):
-        checkpoint(tmp_path / "run", number)
-    checkpoint(tmp_path / "run", 1200, complete=False)
-    (tmp_path / "run" / "output" / "checkpoint-1400-merged").mkdir()
-    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh")
-    assert export_flag(ran, "--mcore_model") == "output/checkpoint-1000"
-    assert (tmp_path / "run" / "hf" / "checkpoint-1000").is_dir()
-
-
-def test_a_checkpoint_that_is_named_is_converted_back(tmp_path: Path) -> None:
-    write_run_folder(make_run(ep=8), tmp_path / "run")
-    checkpoint(tmp_path / "run", 9)
-    checkpoint(tmp_path / "run", 200)
-    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", "output/checkpoint-9")
-    assert export_flag(ran, "--mcore_model") == "output/checkpoint-9"
-
-
-@pytest.mark.parametrize("named", [(), ("output/checkpoint-5",), ("nowhere",)])
-def test_a_torn_checkpoint_is_never_converted(tmp_path: Path, named: tuple[str, ...]) -> None:
-    write_run_folder(make_run(ep=8), tmp_path / "run")
-    checkpoint(tmp_path / "run", 5, complete=False)
-    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", *named)
-    assert (ran.status, ran.calls) == (66, [])
-    assert "no complete checkpoint" in ran.output
-
-
-def test_adapters_are_merged_into_the_model_that_they_belong_to(tmp_path: Path) -> None:
-    write_run_folder(make_run(ep=8, tuner_type=TunerType.LORA), tmp_path / "run")
-    checkpoint(tmp_path / "run", 9)
-    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh")
-    assert export_flag(ran, "--mcore_adapter") == "output/checkpoint-9"
-    assert export_flag(ran, "--mcore_model") == "mcore"
-    assert export_flag(ran, "--merge_lora") == "true"
-
-
-@pytest.mark.parametrize("script", ["convert_hf_to_mcore.sh", "convert_mcore_to_hf.sh"])
-def test_a_conversion_is_whole_or_not_there_and_not_done_twice(tmp_path: Path, script: str) -> None:
-    folder = tmp_path / "run"
-    write_run_folder(make_run(ep=8), folder)
-    checkpoint(folder, 9)
-    target = folder / ("mcore" if script.endswith("mcore.sh") else "hf/checkpoint-9")
-    failed = run_script(folder / script, env={"STAND_IN_STATUS": "3"})
-    assert failed.status == 3
-    assert not target.exists()
-    shutil.rmtree(target.with_name(target.name + ".partial"))
-    assert run_script(folder / script).status == 0
-    assert target.exists()
-    again = run_script(folder / script)
-    assert (again.status, again.calls) == (0, [])
-    assert "nothing to do" in again.output
-
-
-@pytest.mark.parametrize("script", ["convert_hf_to_mcore.sh", "convert_mcore_to_hf.sh"])
-def test_swift_export_converts_in_one_process_whatever_the_node_is(
-    tmp_path: Path, script: str
-) -> None:
-    folder = tmp_path / "run"
-    write_run_folder(make_run(ep=8), folder)
-    checkpoint(folder, 9)
-    ran = run_script(folder / script, env={**TWO_NODES, "CONVERTER": "swift"})
-    assert ran.status == 0, ran.output
-    assert (ran.calls[0].command, ran.calls[0].argv[0]) == ("swift", "export")
-
-
-@pytest.mark.parametrize("script", ["convert_hf_to_mcore.sh", "convert_mcore_to_hf.sh"])
-@pytest.mark.parametrize("tuner_type", TunerType)
-def test_a_converter_that_is_not_known_is_refused(
-    tmp_path: Path, script: str, tuner_type: TunerType
-) -> None:
-    write_run_folder(make_run(ep=8, tuner_type=tuner_type), tmp_path / "run")
-    ran = run_script(tmp_path / "run" / script, env={"CONVERTER": "foo"})
-    assert (ran.status, ran.calls) == (64, [])
-    assert ran.output.startswith(f"{script}: CONVERTER=foo must be megatron")
-    assert "swift" in ran.output
-    assert len(ran.output.splitlines()) == 1
-
-
-def test_swift_export_is_refused_where_it_would_lose_the_adapters(tmp_path: Path) -> None:
-    write_run_folder(make_run(ep=8, tuner_type=TunerType.LORA), tmp_path / "run")
-    checkpoint(tmp_path / "run", 9)
-    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", env={"CONVERTER": "swift"})
-    assert (ran.status, ran.calls) == (64, [])
-    assert "CONVERTER=swift must be megatron" in ran.output
-
-
-def test_a_folder_without_converted_weights_is_not_taken_for_them(tmp_path: Path) -> None:
-    write_run_folder(make_run(ep=8), tmp_path / "run")
-    (tmp_path / "run" / "mcore").mkdir()
-    ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh")
-    assert (ran.status, ran.calls) == (66, [])
-    assert "mcore is not complete: remove it" in ran.output
-
-
-def test_a_dry_run_before_training_shows_how_a_checkpoint_will_be_converted(tmp_path: Path) -> None:
-    write_run_folder(make_run(ep=8), tmp_path / "run")
-    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", env={"DRY_RUN": "1"})
-    assert (ran.status, ran.calls) == (0, [])
-    assert "--mcore_model output/checkpoint-N" in ran.output
-    assert not (tmp_path / "run" / "hf").exists()
-
-
-def test_a_conversion_wants_its_own_number_of_gpus(tmp_path: Path) -> None:
-    write_run_folder(make_run(ep=8), tmp_path / "run")
-    ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=TWO_NODES)
-    assert (ran.status, ran.calls) == (65, [])
-    assert "needs 8 GPUs" in ran.output and ran.output.endswith(": set NNODES=1\n")
-
-
-@pytest.mark.parametrize(("node", "renames"), [("0", True), ("1", False)])
-def test_only_the_first_node_puts_the_result_in_place(
-    tmp_path: Path, node: str, renames: bool
-) -> None:
-    run = make_run("DeepSeek-V3", num_nodes=32, pp=16, ep=16)
-    write_run_folder(run, tmp_path / "run")
-    environment = {"NNODES": "4", "NODE_RANK": node, "MASTER_ADDR": "a"}
-    ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=environment)
-    assert ran.status == 0, ran.output
-    assert (tmp_path / "run" / "mcore").exists() is renames

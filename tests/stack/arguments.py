@@ -179,7 +179,7 @@ def _hidden_states(arguments: Any, config: Any) -> torch.Tensor:
 def _raised(action: Callable[[], object]) -> str | None:
     try:
         action()
-    except Exception as error:
+    except Exception as error:  # whatever refuses, its words are the result
         return f"{_where(error)}: {error}"
     return None
 

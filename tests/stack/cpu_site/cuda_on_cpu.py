@@ -107,7 +107,7 @@ def install(device: str) -> None:
     """Answer for torch.cuda from now on. To be called before megatron-core is imported."""
     for name, answer in _answers(torch.device(device)).items():
         setattr(torch.cuda, name, answer)
-    torch.cuda.nvtx.range_push = torch.cuda.nvtx.range_pop = lambda *_: None  # type: ignore[assignment]
+    torch.cuda.nvtx.range_push = torch.cuda.nvtx.range_pop = lambda *_: None  # type: ignore[assignment]  # replaced on purpose
     CudaMeans(torch.device(device)).__enter__()
 
 

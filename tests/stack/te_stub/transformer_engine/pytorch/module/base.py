@@ -86,7 +86,7 @@ class TransformerEngineBaseModule(nn.Module):
         )
         self.mark_partition(bias, 0 if self.parallel_mode == "column" else None)
         if self.parallel_mode == "row":
-            bias.sequence_parallel = self.sequence_parallel  # type: ignore[attr-defined]
+            bias.sequence_parallel = self.sequence_parallel  # type: ignore[attr-defined]  # Megatron's mark
         return bias
 
     @staticmethod

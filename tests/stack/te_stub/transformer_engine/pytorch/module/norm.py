@@ -23,7 +23,7 @@ def new_norm_parameter(size: int, value: float, owner: Any) -> nn.Parameter:
     """Return a [size] parameter that says whether sequence parallelism splits its gradient."""
     data = torch.full((size,), value, dtype=owner.params_dtype, device=owner.device)
     parameter = nn.Parameter(data)
-    parameter.sequence_parallel = owner.sequence_parallel  # type: ignore[attr-defined]
+    parameter.sequence_parallel = owner.sequence_parallel  # type: ignore[attr-defined]  # Megatron's mark
     return parameter
 
 

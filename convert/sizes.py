@@ -37,7 +37,7 @@ def conversion_sizes(run: Run) -> ConversionSizes:
     machines = run.machines
     for num_nodes in range(1, machines.num_nodes + 1):
         world_size = num_nodes * machines.gpus_per_node
-        split = even_split(run.model.num_layers, world_size)
+        split = conversion_split(run.model.num_layers, world_size)
         held = _largest_part_bytes(run, split, world_size)
         if held <= ASSUMED_WEIGHTS_FRACTION * machines.gpu_memory_bytes:
             break
@@ -52,7 +52,7 @@ def conversion_sizes(run: Run) -> ConversionSizes:
     )
 
 
-def even_split(num_layers: int, world_size: int) -> PipelineSplit:
+def conversion_split(num_layers: int, world_size: int) -> PipelineSplit:
     """As many stages as divide the GPUs and have a layer each; larger stages in the middle.
 
     The first and the last stage also hold the embedding and the head.

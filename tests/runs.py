@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convert.sizes import even_split
+from convert.sizes import conversion_split
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.model_files import resolve_model
 from planner.plan import Plan
@@ -43,7 +43,7 @@ def make_run(
     spec = replace(spec, name=name or spec.name)
     layout = Layout(
         world_size=num_nodes * gpus_per_node,
-        split=split or even_split(spec.num_layers, sizes.get("pp", 1)),
+        split=split or conversion_split(spec.num_layers, sizes.get("pp", 1)),
         **sizes,
     )
     workload = Workload(tuner_type=tuner_type, mtp_num_layers=mtp_num_layers)
@@ -87,7 +87,7 @@ class Case:
 
 def golden_cases() -> list[Case]:
     """Return runs that between them write every kind of line."""
-    uneven = even_split(94, 16)
+    uneven = conversion_split(94, 16)
     moe: dict[str, Any] = {"pp": 2, "ep": 8, "recompute": FULL}
     return [
         Case("moe-full-4.6", make_run(**moe)),

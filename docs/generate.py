@@ -79,7 +79,7 @@ layers keep no inputs; `dropped(x)` is a dropout's output and its mask, 3 bytes 
 CONSTRAINTS = """\
 # Constraints
 
-Written by `docs/generate.py` from `planner/constraints.py` and `planner/messages.py`. tests/stack
+Written by `docs/generate.py` from `planner/constraints.py` and `planner/messages`. tests/stack
 holds every rule against the real packages, in both directions.
 
 An *illegal* layout does not run, or does not do what its arguments say. *Forgotten* rules are those

@@ -1,0 +1,18 @@
+"""Every sentence that the program says to a user about a mistake or a choice: an id, a text and a
+way out.
+
+Texts are `str.format` templates; `planner.errors` and `planner.plan.Reason` fill in the values.
+Lower case, no trailing dot: they are shown after a prefix and can be translated by replacing this
+table. Each group has a module of its own.
+"""
+
+from planner.messages import config, files, inputs, names, no_fit, reasons, rules, runs
+from planner.messages.message import Message
+
+__all__ = ["MESSAGES", "Message"]
+
+_GROUPS = (files, config, names, runs, inputs, reasons, no_fit, rules)
+
+MESSAGES: dict[str, Message] = {
+    id_: message for group in _GROUPS for id_, message in group.MESSAGES.items()
+}

@@ -1,0 +1,28 @@
+"""Sentences about names that are not known."""
+
+from planner.messages.message import Message
+
+MESSAGES: dict[str, Message] = {
+    "model.unknown": Message(
+        "model {name} is not bundled, not a folder or file here, and not in the local hub caches",
+        "{suggestion}; or give a folder that holds config.json; or allow the "
+        "network with --allow-download",
+    ),
+    "model.download_failed": Message(
+        "the config.json of {name} could not be fetched ({reasons})",
+        "check the model id and the network, or give a folder that holds config.json",
+    ),
+    "topology.unknown": Message(
+        "topology {name!r} is not known", "{suggestion}; or give the path of a YAML file"
+    ),
+    "topology.fewer_gpus": Message(
+        "a host of {name} has {gpus} GPUs, not {wanted}",
+        "use {nearest} nodes, or another topology",
+    ),
+    "stack.unknown": Message(
+        "stack {name!r} is not known", "{suggestion}; or give the path of a YAML file"
+    ),
+    "recipe.unknown": Message(
+        "recipe {name!r} is not known", "{suggestion}; or give the path of a YAML file"
+    ),
+}

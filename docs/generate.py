@@ -13,9 +13,10 @@ from pathlib import Path
 
 from planner import activations, memory
 from planner.activations import SAVED
-from planner.constraints import NEVER, RULES, Rule, Version
+from planner.constraints import RULES
 from planner.memory import TERMS, Moment
 from planner.messages import MESSAGES
+from planner.rule import NEVER, Rule, Version
 from planner.units import GIB
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 

@@ -5,6 +5,7 @@ The parts follow the Transformer Engine layer spec of megatron-core 0.16.1
 `tests/stack/test_parameters.py` holds every count against the real modules.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -188,6 +189,26 @@ def _on_rank(part: Part, tp: int, ep: int, etp: int) -> int:
     return part.elements
 
 
+ALL_LINEAR = "all-linear"
+
+
+def linear_parts(model: ModelSpec) -> list[Part]:
+    """The linear layers of a model, that LoRA can adapt."""
+    layers = [part for is_moe in set(model.moe_layers) for part in layer_parts(model, is_moe)]
+    return [part for part in [*layers, *mtp_parts(model)] if part.linear is not None]
+
+
+def names_of(part: Part) -> tuple[str, ...]:
+    """What target_modules can call a linear layer: a module is meant whose name ends so (peft,
+    tuners/tuners_utils.py: check_target_module_exists)."""
+    names = part.id.split(".")
+    return tuple(".".join(names[at:]) for at in range(len(names)))
+
+
+def _is_adapted(part: Part, targets: tuple[str, ...]) -> bool:
+    return ALL_LINEAR in targets or not set(names_of(part)).isdisjoint(targets)
+
+
 def _adapter_on_rank(part: Part, rank: int, tp: int, ep: int, etp: int) -> int:
     """Elements of a LoRA adapter: A (in x r) and B (r x out).
 
@@ -209,11 +230,17 @@ def _adapter_on_rank(part: Part, rank: int, tp: int, ep: int, etp: int) -> int:
 
 @cache
 def _count(
-    parts: tuple[Part, ...], tp: int, ep: int, etp: int, lora_rank: int | None
+    parts: tuple[Part, ...],
+    tp: int,
+    ep: int,
+    etp: int,
+    lora_rank: int | None,
+    targets: tuple[str, ...],
 ) -> RankParameters:
     dense = expert = adapter_dense = adapter_expert = 0
     for part in parts:
-        adapter = 0 if lora_rank is None else _adapter_on_rank(part, lora_rank, tp, ep, etp)
+        adapted = lora_rank is not None and _is_adapted(part, targets)
+        adapter = _adapter_on_rank(part, lora_rank or 0, tp, ep, etp) if adapted else 0
         if part.sharding is Sharding.EXPERT:
             expert += _on_rank(part, tp, ep, etp)
             adapter_expert += adapter
@@ -257,7 +284,7 @@ def rank_parameters(
 ) -> RankParameters:
     """Parameters of any rank of a stage (all ranks of a stage hold the same number)."""
     rank = workload.lora_rank if workload.tuner_type is TunerType.LORA else None
-    sizes = (layout.tp, layout.ep, layout.etp, rank)
+    sizes = (layout.tp, layout.ep, layout.etp, rank, workload.target_modules)
     num_moe = num_layers = 0
     for first, end in layout.split.chunks[stage]:
         num_layers += end - first
@@ -268,6 +295,19 @@ def rank_parameters(
     if num_layers > num_moe:
         total += _count(layer_parts(model, False), *sizes) * (num_layers - num_moe)
     return total
+
+
+def linear_elements(model: ModelSpec, layout: Layout, workload: Workload, stage: int) -> int:
+    """Elements of the weights of linear layers that any rank of a stage holds."""
+    layers = [model.moe_layers[layer] for chunk in layout.split.layer_ids(stage) for layer in chunk]
+    counts = Counter(
+        part for is_moe in layers for part in layer_parts(model, is_moe) if part.linear is not None
+    )
+    if stage == layout.split.num_stages - 1:
+        parts = [part for part in mtp_parts(model) if part.linear is not None]
+        counts.update(parts * workload.mtp_num_layers)
+    tp, ep, etp = layout.tp, layout.ep, layout.etp
+    return sum(number * _on_rank(part, tp, ep, etp) for part, number in counts.items())
 
 
 def model_parameters(model: ModelSpec, *, mtp_num_layers: int = 0) -> dict[str, int]:

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from planner.constraints import Violation, violations
+from planner.constraints import violations
 from planner.evaluate import Evaluator
 from planner.host_memory import host_memory_bytes
 from planner.layout import Layout
@@ -13,6 +13,7 @@ from planner.memory import StageMemory
 from planner.plan import BrokenRule, Plan, Reason, StagePlan
 from planner.problem import Sizes
 from planner.reasons import reasons
+from planner.rule import Violation
 from planner.search import as_layout
 from planner.step_time import CATEGORIES, StepTime
 from planner.swift_args import training_args
@@ -74,7 +75,14 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
     tokens = workload.global_batch_size * workload.seq_length
     return Plan(
         layout=layout,
-        args=training_args(problem.model, layout, workload, problem.stack, problem.recipe),
+        args=training_args(
+            problem.model,
+            layout,
+            workload,
+            problem.stack,
+            problem.recipe,
+            problem.settings,
+        ),
         verdict=verdict(fullest, usable).value,
         violations=broken_rules(broken),
         stages=[
@@ -91,7 +99,9 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
             )
             for stage in range(layout.pp)
         ],
-        host_memory_bytes=host_memory_bytes(layout, parameters, problem.cluster.gpus_per_node),
+        host_memory_bytes=host_memory_bytes(
+            layout, parameters, problem.cluster.gpus_per_node, problem.settings
+        ),
         step_seconds=_time_to_json(time),
         tokens_per_second_per_gpu=tokens / seconds / layout.world_size,
         samples_per_second=workload.global_batch_size / seconds,

@@ -6,12 +6,23 @@ Lower case, no trailing dot: they are shown after a prefix and can be translated
 table. Each group has a module of its own.
 """
 
-from planner.messages import config, files, inputs, names, no_fit, reasons, rules, runs
+from planner.messages import (
+    config,
+    files,
+    inputs,
+    names,
+    no_fit,
+    reasons,
+    rules,
+    runs,
+    setting_rules,
+    settings,
+)
 from planner.messages.message import Message
 
 __all__ = ["MESSAGES", "Message"]
 
-_GROUPS = (files, config, names, runs, inputs, reasons, no_fit, rules)
+_GROUPS = (files, config, names, runs, inputs, settings, reasons, no_fit, rules, setting_rules)
 
 MESSAGES: dict[str, Message] = {
     id_: message for group in _GROUPS for id_, message in group.MESSAGES.items()

@@ -78,8 +78,8 @@ MESSAGES: dict[str, Message] = {
         "use a global batch size of {nearest}",
     ),
     "rule.vpp_microbatches": Message(
-        "{microbatches} microbatches are not a positive multiple of pp = {pp}, as vpp = {vpp} "
-        "needs",
+        "{microbatches} microbatches are not a positive multiple of a group of {group}, at least "
+        "pp = {pp}, as vpp = {vpp} needs",
         "use a global batch size of {nearest}, or vpp 1",
     ),
     "rule.recompute_modules": Message(

@@ -6,11 +6,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from planner.constraints import Rule, violations
+from planner.constraints import violations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.model_config import model_spec_from_config
 from planner.problem import Problem, Sizes
 from planner.recipe import load_recipe
+from planner.rule import Rule
 from planner.stack import load_stack
 from planner.swift_args import training_args
 from planner.topology_files import load_topology

@@ -1,0 +1,76 @@
+"""What is set against what it is set for: the release, the model, the tuner."""
+
+import re
+
+from planner.errors import UsageError
+from planner.model_spec import ModelSpec
+from planner.parameters import ALL_LINEAR, linear_parts, names_of
+from planner.pipeline_layout import layout_chunks
+from planner.problem import Problem
+from planner.setting_table import setting_table
+from planner.settings import NEEDS, Settings
+from planner.workload import TunerType, Workload
+from planner.yaml_files import shortened, suggestion
+
+
+def check_settings(problem: Problem) -> None:
+    """Refuse what the stack lacks or ignores, and what is not modelled together.
+
+    Raises UsageError: setting.since, setting.needs, setting.not_modelled, setting.target_modules.
+    """
+    settings, model, workload = problem.settings, problem.model, problem.workload
+    for name in settings.given:
+        spec = setting_table()[name].spec
+        assert spec is not None
+        if spec.since and _numbers(problem.stack.ms_swift) < _numbers(spec.since):
+            raise UsageError(
+                "setting.since", name=name, since=spec.since, ms_swift=problem.stack.ms_swift
+            )
+        lacks_experts = spec.needs == "experts" and not model.is_moe
+        lacks_lora = spec.needs == "lora" and workload.tuner_type is not TunerType.LORA
+        if lacks_experts or lacks_lora:
+            raise UsageError("setting.needs", name=name, needs=NEEDS[spec.needs or ""])
+    if "target_modules" in settings.given:
+        _check_target_modules(settings, model)
+    _check_fp8(settings, workload)
+    _check_layout(settings)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
+
+
+def _check_target_modules(settings: Settings, model: ModelSpec) -> None:
+    known = sorted({name for part in linear_parts(model) for name in names_of(part)})
+    for name in settings.target_modules:
+        if name not in (ALL_LINEAR, *known):
+            raise UsageError(
+                "setting.target_modules",
+                name=shortened(name),
+                model=model.name,
+                suggestion=suggestion(name[:100], [ALL_LINEAR, *known]),
+            )
+
+
+def _check_fp8(settings: Settings, workload: Workload) -> None:
+    if settings.fp8_format is not None and workload.tuner_type is TunerType.LORA:
+        raise UsageError(
+            "setting.not_modelled",
+            name="fp8_format",
+            where="with LoRA",
+            why="adapters run in fp8 too, and what they keep is not known",
+            instead="leave out fp8_format, or train all parameters",
+        )
+
+
+def _check_layout(settings: Settings) -> None:
+    """MTP layers stand with the loss: elsewhere they need the hidden states of two stages."""
+    text = settings.pipeline_model_parallel_layout
+    if text is not None and "m" in "".join(layout_chunks(text)[:-1]):
+        raise UsageError(
+            "setting.not_modelled",
+            name="pipeline_model_parallel_layout",
+            where="with MTP layers apart from the loss",
+            why="what their stage holds and sends is not modelled",
+            instead="write every m in the last chunk, before the L",
+        )

@@ -16,7 +16,7 @@ _CONFIG = f"{_CORE}/transformer/transformer_config.py"
 _TE = f"{_CORE}/extensions/transformer_engine.py"
 _SWIFT = "ms-swift 4.6.0, swift/megatron"
 
-RULES: tuple[Rule, ...] = (
+_PLANNED: tuple[Rule, ...] = (
     Rule("world_dense", "grid", checks.world_dense, f"{_CORE}/parallel_state.py:741"),
     Rule("world_expert", "grid", checks.world_expert, f"{_CORE}/parallel_state.py:793"),
     Rule("heads_tp", "grid", checks.heads_tp, f"{_CONFIG}:925"),
@@ -129,10 +129,14 @@ RULES: tuple[Rule, ...] = (
         forgotten=True,
         evaluable=True,
     ),
-    *SETTING_RULES,
 )
 
 LEVELS = ("grid", "pipeline", "batch", "recompute")
+
+# In the order of the search: a layout is counted under the first rule that it breaks.
+RULES: tuple[Rule, ...] = tuple(
+    sorted((*_PLANNED, *SETTING_RULES), key=lambda rule: LEVELS.index(rule.level))
+)
 
 
 def rules_for(problem: Problem, level: str | None = None) -> tuple[Rule, ...]:

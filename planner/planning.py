@@ -11,12 +11,12 @@ from planner.host_memory import host_memory_bytes
 from planner.layout import Layout
 from planner.memory import StageMemory
 from planner.plan import BrokenRule, Plan, Reason, StagePlan
-from planner.problem import Sizes
+from planner.problem import Problem, Sizes
 from planner.reasons import reasons
 from planner.rule import Violation
 from planner.search import as_layout
 from planner.step_time import CATEGORIES, StepTime
-from planner.swift_args import training_args
+from planner.swift_args import ArgValue, training_args
 from planner.units import TERA
 from planner.verdict import verdict
 from planner.yaml_files import StrictModel, load_yaml_model
@@ -75,14 +75,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
     tokens = workload.global_batch_size * workload.seq_length
     return Plan(
         layout=layout,
-        args=training_args(
-            problem.model,
-            layout,
-            workload,
-            problem.stack,
-            problem.recipe,
-            problem.settings,
-        ),
+        args=_args(problem, layout),
         verdict=verdict(fullest, usable).value,
         violations=broken_rules(broken),
         stages=[
@@ -108,6 +101,12 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
         model_tflops_per_gpu=evaluator.model_flops() / seconds / layout.world_size / TERA,
         confidence=confidence(),
         reasons=reasons(problem, layout, memory),
+    )
+
+
+def _args(problem: Problem, layout: Layout) -> dict[str, ArgValue]:
+    return training_args(
+        problem.model, layout, problem.workload, problem.stack, problem.recipe, problem.settings
     )
 
 

@@ -197,6 +197,14 @@ def offload_dtypes(problem: Problem, sizes: Sizes) -> Values | None:
     return {"flag": lower[0], "value": getattr(settings, lower[0])}
 
 
+def sgd_distributed(problem: Problem, sizes: Sizes) -> Values | None:
+    """The distributed optimizer steps with Adam, or on the host."""
+    settings = problem.settings
+    if settings.optimizer == "adam" or settings.optimizer_cpu_offload:
+        return None
+    return {"optimizer": settings.optimizer} if settings.use_distributed_optimizer else None
+
+
 def overlap_distributed(problem: Problem, sizes: Sizes) -> Values | None:
     """Parameters are gathered only where the optimizer is distributed."""
     if problem.settings.use_distributed_optimizer or not problem.recipe.overlap_param_gather:

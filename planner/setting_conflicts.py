@@ -33,6 +33,7 @@ def check_settings(problem: Problem) -> None:
     if "target_modules" in settings.given:
         _check_target_modules(settings, model)
     _check_fp8(settings, workload)
+    _check_offload(settings)
     _check_layout(settings)
 
 
@@ -60,6 +61,17 @@ def _check_fp8(settings: Settings, workload: Workload) -> None:
             where="with LoRA",
             why="adapters run in fp8 too, and what they keep is not known",
             instead="leave out fp8_format, or train all parameters",
+        )
+
+
+def _check_offload(settings: Settings) -> None:
+    if settings.optimizer_cpu_offload and not settings.use_distributed_optimizer:
+        raise UsageError(
+            "setting.not_modelled",
+            name="optimizer_cpu_offload",
+            where="without the distributed optimizer",
+            why="its states would lie on the GPU and on the host at once",
+            instead="leave out use_distributed_optimizer",
         )
 
 

@@ -62,6 +62,12 @@ SETTING_RULES: tuple[Rule, ...] = (
     ),
     Rule("precision_aware_adam", "grid", checks.precision_aware_adam, f"{_OPTIMIZER}:366"),
     Rule(
+        "sgd_distributed",
+        "grid",
+        checks.sgd_distributed,
+        f"{_CORE}/optimizer/distrib_optimizer.py:514",
+    ),
+    Rule(
         "precision_aware_distributed",
         "grid",
         checks.precision_aware_distributed,

@@ -66,6 +66,9 @@ MESSAGES: dict[str, Message] = {
         "use_precision_aware_optimizer is for Adam, not for {optimizer}",
         "leave it out, or use optimizer adam",
     ),
+    "rule.sgd_distributed": Message(
+        "the distributed optimizer has no {optimizer}", "set use_distributed_optimizer=false"
+    ),
     "rule.precision_aware_distributed": Message(
         "use_precision_aware_optimizer needs the distributed optimizer",
         "set use_distributed_optimizer=true",

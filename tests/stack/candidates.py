@@ -12,6 +12,7 @@ from planner.model_config import model_spec_from_config
 from planner.problem import Problem, Sizes
 from planner.recipe import load_recipe
 from planner.rule import Rule
+from planner.settings import AS_PLANNED, Settings, read_settings, with_settings
 from planner.stack import load_stack
 from planner.swift_args import training_args
 from planner.topology_files import load_topology
@@ -40,6 +41,7 @@ class Candidate:
     model: str
     workload: Workload
     sizes: Sizes
+    settings: Settings = AS_PLANNED
 
     def problem(self, megatron_core: str) -> Problem:
         """The search that would meet it."""
@@ -49,7 +51,8 @@ class Candidate:
             cluster=load_topology("h100-8x-ib", 1),
             workload=self.workload,
             stack=replace(load_stack(), megatron_core=megatron_core),
-            recipe=load_recipe(self.workload.tuner_type),
+            recipe=with_settings(load_recipe(self.workload.tuner_type), self.settings),
+            settings=self.settings,
         )
 
     def broken(self, megatron_core: str) -> list[Rule]:
@@ -71,9 +74,16 @@ class Candidate:
         flags: dict[str, Any] = {
             "expert_model_parallel_size": sizes.ep,
             "expert_tensor_parallel_size": sizes.etp,
-            **training_args(problem.model, layout, self.workload, problem.stack, problem.recipe),
+            **training_args(
+                problem.model,
+                layout,
+                self.workload,
+                problem.stack,
+                problem.recipe,
+                problem.settings,
+            ),
         }
-        if sizes.split is None:
+        if sizes.split is None and not self.settings.names_split:
             flags["pipeline_model_parallel_size"] = sizes.pp
             flags["virtual_pipeline_model_parallel_size"] = sizes.vpp
         return flags
@@ -87,14 +97,23 @@ def candidate(
     recompute: Recompute = RECOMPUTE[0],
     dispatcher: str = "alltoall",
     parallel: dict[str, int] | None = None,
+    settings: tuple[str, ...] = (),
     **workload: Any,
 ) -> Candidate:
     """Return a candidate with `sizes[stage][virtual_stage]` layers; None: one stage with all."""
     layers = sizes or even(models.short_config(model)["num_hidden_layers"], 1)
+    given = read_settings(settings)
     grid = {"pp": len(layers), "vpp": len(layers[0]), **(parallel or {})}
     return Candidate(
         model,
-        Workload(**{"global_batch_size": 24 * world_size, "placement": Placement.ANY, **workload}),
+        Workload(
+            **{
+                "global_batch_size": 24 * world_size,
+                "placement": Placement.ANY,
+                "target_modules": given.target_modules,
+                **workload,
+            }
+        ),
         Sizes(
             world_size=world_size,
             split=split(layers),
@@ -102,6 +121,7 @@ def candidate(
             dispatcher=dispatcher,
             **grid,
         ),
+        given,
     )
 
 

@@ -1,7 +1,7 @@
-"""Every rule of a setting has a layout that breaks it alone, and one that keeps it; the stack agrees.
+"""Every rule of a setting has a layout that breaks it, and one that keeps it; the stack agrees.
 
-A rule is right because the stack refuses what breaks it, or, of rules that Megatron forgets, because
-the setting does nothing or something else than it says: see FORGOTTEN.
+A rule is right because the stack refuses what breaks it, or, of rules that Megatron forgets,
+because the setting does nothing or something else than it says: see FORGOTTEN.
 """
 
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def _layers_are_lost(stack: RealStack, folder: Path, broken: Candidate) -> None:
 
 
 def _ends_are_built_at_the_ends(stack: RealStack, folder: Path, broken: Candidate) -> None:
-    """Where L stands in the last chunk but one, the last stage has the output layer all the same."""
+    """Where L stands in the last chunk but one, the last stage has the output layer still."""
     moved = named(f"{LAYOUT}=Et*5|t*6|t|L", pp=4)
     last, right = (
         stack.build(folder, 4, each.flags(stack.megatron_core), rank=3) for each in (broken, moved)

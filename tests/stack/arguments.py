@@ -18,7 +18,11 @@ from mcore_bridge import get_mcore_model, split_cp_inputs
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.moe.moe_layer import MoELayer
 from swift.arguments import ExportArguments
-from swift.megatron.arguments import MegatronExportArguments, MegatronSftArguments
+from swift.megatron.arguments import (
+    MegatronExportArguments,
+    MegatronPretrainArguments,
+    MegatronSftArguments,
+)
 from swift.megatron.model.utils import get_mcore_model_config
 from swift.megatron.utils import get_padding_to, prepare_mcore_model
 from swift.utils.utils import _patch_get_type_hints
@@ -28,6 +32,7 @@ from stack import fake_world
 
 ARGUMENT_CLASSES = {
     "megatron sft": MegatronSftArguments,
+    "megatron pt": MegatronPretrainArguments,
     "megatron export": MegatronExportArguments,
     "swift export": ExportArguments,
 }

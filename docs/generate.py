@@ -17,7 +17,7 @@ from planner.constraints import RULES
 from planner.memory import TERMS, Moment
 from planner.messages import MESSAGES
 from planner.rule import NEVER, Rule, Version
-from planner.setting_table import Flag, Kind, Spec, setting_table
+from planner.setting_table import Flag, Kind, Spec, setting_table, word_of
 from planner.units import GIB
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 
@@ -146,7 +146,7 @@ def _setting(flag: Flag) -> tuple[str, ...]:
 
 
 def _values(spec: Spec) -> str:
-    words = [", ".join(str(choice).lower() for choice in spec.choices) or spec.type]
+    words = [", ".join(map(word_of, spec.choices)) or spec.type]
     bounds = (("at least", spec.least), ("above", spec.above), ("at most", spec.most))
     words += [f"{word} {bound}" for word, bound in bounds if bound is not None]
     words += [f"below {spec.below}"] if spec.below is not None else []

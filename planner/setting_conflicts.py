@@ -19,6 +19,11 @@ def check_settings(problem: Problem) -> None:
     Raises UsageError: setting.since, setting.needs, setting.not_modelled, setting.target_modules.
     """
     settings, model, workload = problem.settings, problem.model, problem.workload
+    has = {
+        "lora": workload.tuner_type is TunerType.LORA,
+        "experts": model.is_moe,
+        "mtp": workload.mtp_num_layers > 0,
+    }
     for name in settings.given:
         spec = setting_table()[name].spec
         assert spec is not None
@@ -26,10 +31,8 @@ def check_settings(problem: Problem) -> None:
             raise UsageError(
                 "setting.since", name=name, since=spec.since, ms_swift=problem.stack.ms_swift
             )
-        lacks_experts = spec.needs == "experts" and not model.is_moe
-        lacks_lora = spec.needs == "lora" and workload.tuner_type is not TunerType.LORA
-        if lacks_experts or lacks_lora:
-            raise UsageError("setting.needs", name=name, needs=NEEDS[spec.needs or ""])
+        if spec.needs in NEEDS and not has[spec.needs]:
+            raise UsageError("setting.needs", name=name, needs=NEEDS[spec.needs])
     if "target_modules" in settings.given:
         _check_target_modules(settings, model)
     _check_fp8(settings, workload)

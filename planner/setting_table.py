@@ -126,7 +126,7 @@ def _nearest(name: str) -> str:
 
 def _checked(name: str, spec: Spec, text: str) -> SettingValue:
     """The value, of the type and within the bounds of its flag."""
-    choices = [_word(choice) for choice in spec.choices]
+    choices = [word_of(choice) for choice in spec.choices]
     why_not = spec.refused.get(text)
     if why_not is not None:
         known = ", ".join(choices) or "another value"
@@ -152,8 +152,17 @@ def _bad_value(name: str, text: str, expected: str) -> UsageError:
     return UsageError("setting.value", name=name, value=shortened(text), expected=expected)
 
 
-def _word(choice: str | bool) -> str:
+def word_of(choice: str | bool) -> str:
+    """A choice as it is written behind `NAME=`."""
     return str(choice).lower() if isinstance(choice, bool) else choice
+
+
+def example_of(name: str) -> str:
+    """A value that a flag can have, to show the form."""
+    spec = setting_table()[name].spec
+    if spec is None or spec.type != "bool":
+        return word_of(spec.choices[-1]) if spec and spec.choices else "VALUE"
+    return "true"
 
 
 _TYPES = {

@@ -10,7 +10,7 @@ from typing import Any
 from planner.errors import UsageError
 from planner.pipeline_layout import layout_chunks
 from planner.recipe import Recipe
-from planner.setting_table import Flag, SettingValue, read_setting
+from planner.setting_table import Flag, SettingValue, example_of, read_setting
 
 # What says which layers a stage holds.
 SPLIT_FLAGS = (
@@ -115,7 +115,11 @@ def read_settings(texts: Iterable[str]) -> Settings:
 
 
 # What a setting can need that is no setting itself.
-NEEDS = {"lora": "--tuner-type lora", "experts": "a model with experts"}
+NEEDS = {
+    "lora": "--tuner-type lora",
+    "experts": "a model with experts",
+    "mtp": "--mtp-num-layers",
+}
 
 
 def _check_needs(flag: Flag, values: Mapping[str, SettingValue]) -> None:
@@ -126,7 +130,8 @@ def _check_needs(flag: Flag, values: Mapping[str, SettingValue]) -> None:
     name, _, wanted = needs.partition("=")
     found = values.get(name)
     if found != wanted if wanted else not found:
-        raise UsageError("setting.needs", name=flag.name, needs=f"--set {name}={wanted or 'true'}")
+        words = f"--set {name}={wanted or example_of(name)}"
+        raise UsageError("setting.needs", name=flag.name, needs=words)
 
 
 def with_settings(recipe: Recipe, settings: Settings) -> Recipe:

@@ -372,12 +372,12 @@ def _layers(stage: StagePlan, last: int, mtp_num_layers: int) -> str:
     if len(chunks) > 2:
         text = f"{stage.num_layers} in {len(chunks)}"
     else:
-        text = " ".join(_range(chunk) for chunk in chunks)
-    if stage.stage == 0:
-        text = f"E + {text}"
-    if stage.stage != last:
-        return text
-    return f"{text} + MTP + L" if mtp_num_layers else f"{text} + L"
+        text = " ".join(_range(chunk) for chunk in chunks if chunk)
+    parts = ["E"] if stage.stage == 0 else []
+    parts += [text] if stage.num_layers else []
+    if stage.stage == last:
+        parts += ["MTP", "L"] if mtp_num_layers else ["L"]
+    return " + ".join(parts)
 
 
 def _range(chunk: list[int]) -> str:

@@ -393,5 +393,7 @@ def _assumed(answer: Answer) -> list[str]:
         unit = f" {each.unit}" if each.unit else ""
         if each.unit == "bytes" and isinstance(each.value, int | float):
             value, unit = gib(each.value), " GiB"
+        if each.unit == "bytes/s" and isinstance(each.value, int | float):
+            value, unit = f"{each.value / GIGA:.0f}", " GB/s"
         lines.append(f"{each.id} = {value}{unit}   ({each.source})")
     return lines

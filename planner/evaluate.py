@@ -6,6 +6,7 @@ Each level keeps what it decides, so that thousands of layouts a second go throu
 that a single one does.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from planner.activations import BF16
@@ -15,7 +16,8 @@ from planner.grids import Grids
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
 from planner.memory import Moment, StageMemory, StageShape, device_used, level_bytes, stage_memory
-from planner.parameters import RankParameters, layer_parts, rank_parameters
+from planner.parameters import RankParameters, rank_parameters
+from planner.parts import layer_parts
 from planner.placement import GroupPlacement, place
 from planner.problem import Problem
 from planner.schedule import in_flight_microbatches, pipeline_seconds
@@ -95,15 +97,18 @@ class Evaluator:
         model, workload = self.problem.model, self.problem.workload
         tokens, document = workload.seq_length, workload.document_tokens
         sample = head_flops(model, tokens) * (1 + workload.mtp_num_layers)
-        kinds = [*model.moe_layers, *[model.moe_layers[-1]] * workload.mtp_num_layers]
-        sample += sum(layer_flops(model, is_moe, tokens, document) for is_moe in kinds)
+        kinds = Counter(model.layer_kinds)
+        kinds[model.mtp_kind] += workload.mtp_num_layers
+        sample += sum(
+            number * layer_flops(model, kind, tokens, document) for kind, number in kinds.items()
+        )
         return 3 * sample * workload.global_batch_size
 
     def _split_costs(self) -> SplitCosts:
         """Costs of layers without parallelism: only their ratios matter to the split."""
         model, workload = self.problem.model, self.problem.workload
         alone: GridSizes = (1, 1, 1, 1, 1)
-        kinds = set(model.moe_layers)
+        kinds = model.layer_kinds
         communication = Communication(self.problem.cluster, self.groups(alone))
         views = self.layers.layers(alone, 1, communication).views
         seconds = {
@@ -114,17 +119,17 @@ class Evaluator:
         }
         static = {
             kind: _STATIC_BYTES * sum(part.elements for part in layer_parts(model, kind))
-            for kind in kinds
+            for kind in views
         }
         head = self.compute.head(workload.seq_length, 1)
         table = model.vocab_size * model.hidden_size * _STATIC_BYTES
-        mtp, last = workload.mtp_num_layers, model.moe_layers[-1]
+        mtp, last = workload.mtp_num_layers, model.mtp_kind
         return SplitCosts(
-            layer_seconds=tuple(seconds[kind] for kind in model.moe_layers),
+            layer_seconds=tuple(seconds[kind] for kind in kinds),
             first_seconds=0.0,
             last_seconds=(1 + mtp) * (head.forward + head.backward) + mtp * seconds[last],
-            layer_static_bytes=tuple(static[kind] for kind in model.moe_layers),
-            layer_activation_bytes=tuple(kept[kind] for kind in model.moe_layers),
+            layer_static_bytes=tuple(static[kind] for kind in kinds),
+            layer_activation_bytes=tuple(kept[kind] for kind in kinds),
             first_bytes=table,
             last_bytes=table + mtp * static[last],
         )
@@ -171,7 +176,7 @@ class GridView:
             dense_shards=layout.dp * layout.cp,
             expert_shards=layout.edp,
             hidden=model.hidden_size,
-            vocabulary=model.vocab_size // layout.tp,
+            vocabulary=-(-model.vocab_size // layout.tp),
             is_last=stage == layout.pp - 1,
             num_stages=layout.pp,
             tensor_parallel=layout.tp > 1,
@@ -374,8 +379,8 @@ class BatchView:
 
     def _seconds(self, stage: int, recompute: Recompute) -> StageSeconds:
         compute = tp = ep = cp = cp_hidden = 0.0
-        for is_moe, full, count in self._split.layers(stage, recompute):
-            view = self._layers.views[is_moe]
+        for kind, full, count in self._split.layers(stage, recompute):
+            view = self._layers.views[kind]
             layer = view.seconds
             again = layer.recompute(recompute, full=full)
             compute += count * (layer.forward + layer.backward + again)

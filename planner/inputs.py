@@ -58,7 +58,8 @@ def to_problem(
 ) -> Problem:
     """The problem of a request. `download` fetches a config.json when the name is not known here.
 
-    Raises UsageError: input.*, and those of models, topologies, stacks and recipes.
+    Raises UsageError: input.*, model.unplanned_attention, and those of models, topologies, stacks
+    and recipes.
     """
     for name, (least, most) in LIMITS.items():
         check_range(f"--{name.replace('_', '-')}", getattr(request, name), least, most)
@@ -67,8 +68,13 @@ def to_problem(
     if request.gpus % nodes:
         raise _uneven(request.gpus, nodes, host_gpus(topology))
     workload = _workload(request)
+    model = resolve_model(request.model, download=download)
+    if model.unplanned_attention is not None:
+        raise UsageError(
+            "model.unplanned_attention", model=model.name, attention=model.unplanned_attention
+        )
     return Problem(
-        model=resolve_model(request.model, download=download),
+        model=model,
         cluster=load_topology(topology, nodes, request.gpus // nodes),
         workload=workload,
         stack=load_stack(request.stack or DEFAULT_STACK),

@@ -69,6 +69,10 @@ MESSAGES: dict[str, Message] = {
     ),
     "config.inconsistent": Message("{origin}: {equation}", "correct one of the two"),
     # -- names ------------------------------------------------------------------------------------
+    "model.unplanned_attention": Message(
+        "{model} has {attention}, whose memory and time are not modelled: no layout can be planned",
+        "`plan models {model}` shows its parameters by part",
+    ),
     "model.unknown": Message(
         "model {name} is not bundled, not a folder or file here, and not in the local hub caches",
         "{suggestion}; or give a folder that holds config.json; or allow the "

@@ -103,6 +103,7 @@ def _unwrap(
     tower = VisionTower(
         model_type=model_type,
         parameters=vision_parameters(model_type, sizes, language["hidden_size"], origin),
+        has_flash_attention=architecture.vision_flash_attention,
     )
     return text, tower
 

@@ -108,6 +108,7 @@ class VisionTower:
 
     model_type: str
     parameters: int  # with the projection into the language model
+    has_flash_attention: bool  # in transformers
 
 
 class LayerKind(NamedTuple):

@@ -10,7 +10,6 @@ from functools import cache
 from planner.layout import Layout, PipelineSplit
 from planner.model_spec import LayerKind, ModelSpec
 from planner.parts import (
-    OF_EXPERTS,
     LinearKind,
     Part,
     Sharding,
@@ -65,8 +64,6 @@ def _on_rank(part: Part, tp: int, ep: int, etp: int) -> int:
             return -(-part.elements // (part.indivisible * tp)) * part.indivisible
         case Sharding.EXPERT:
             return part.elements // (ep * etp)
-        case Sharding.EXPERT_REPLICATED:
-            return part.elements // ep
         case Sharding.REPLICATED:
             return part.elements
 
@@ -97,7 +94,7 @@ def _count(
     dense = expert = adapter_dense = adapter_expert = 0
     for part in parts:
         adapter = 0 if lora_rank is None else _adapter_on_rank(part, lora_rank, tp, ep, etp)
-        if part.sharding in OF_EXPERTS:
+        if part.sharding is Sharding.EXPERT:
             expert += _on_rank(part, tp, ep, etp)
             adapter_expert += adapter
         else:

@@ -26,10 +26,6 @@ class Sharding(Enum):
     TENSOR = "tensor"  # over TP
     REPLICATED = "replicated"  # whole on every rank
     EXPERT = "expert"  # over EP, and over ETP inside an expert
-    EXPERT_REPLICATED = "expert_replicated"  # over EP; whole on every ETP rank
-
-
-OF_EXPERTS = (Sharding.EXPERT, Sharding.EXPERT_REPLICATED)
 
 
 class LinearKind(Enum):
@@ -160,9 +156,7 @@ def _sparse_feed_forward(model: ModelSpec) -> Iterator[Part]:
         shape = (in_features, out_features, kind)
         yield Part(part_id, elements, Sharding.EXPERT, shape, copies=experts)
         if bias:
-            whole = kind is LinearKind.ROW
-            sharding = Sharding.EXPERT_REPLICATED if whole else Sharding.EXPERT
-            yield Part(f"{part_id}.bias", experts * out_features, sharding)
+            yield Part(f"{part_id}.bias", experts * out_features, Sharding.EXPERT)  # ETP is 1 then
     if moe.shared_expert_intermediate_size:
         shared = moe.shared_expert_intermediate_size
         yield from _feed_forward("shared_experts.", hidden, shared, bias=bias)

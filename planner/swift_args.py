@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import chain
 
 from planner.layout import Layout, PipelineSplit, Recompute
-from planner.model_spec import ModelSpec
+from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.recipe import Recipe
 from planner.stack import Stack
 from planner.workload import TunerType, Workload
@@ -64,7 +64,12 @@ SECTIONS: dict[str, list[str]] = {
         "moe_aux_loss_coeff",
         "moe_router_dtype",
     ],
-    "kernels": ["attention_backend", "cross_entropy_loss_fusion", "gradient_accumulation_fusion"],
+    "kernels": [
+        "attention_backend",
+        "vit_attn_impl",
+        "cross_entropy_loss_fusion",
+        "gradient_accumulation_fusion",
+    ],
     "learning": [
         "optimizer",
         "lr",
@@ -104,6 +109,7 @@ NOTES: dict[str, str] = {
     "merge_lora": "true writes the whole model with every checkpoint",
     "sequence_parallel": "a MoE layer with tensor parallelism trains only with it",
     "gradient_accumulation_fusion": "only with apex",
+    "vit_attn_impl": "transformers has no flash attention for this vision tower",
     "add_version": "true gives every start another folder, so that nothing can resume",
     "save_safetensors": "with true and no_save_optim, only Hugging Face weights are written",
 }
@@ -130,10 +136,12 @@ def training_args(
         "global_batch_size": layout.global_batch_size,
         "max_length": workload.seq_length,
         "packing": workload.packing,
-        "attention_backend": stack.attention_backend,
+        "attention_backend": _attention_backend(model, stack),
         "gradient_accumulation_fusion": stack.apex,
         "add_version": False,
     }
+    if model.vision is not None and not model.vision.has_flash_attention:
+        args["vit_attn_impl"] = "sdpa"
     args |= pipeline_args(layout.split, workload.mtp_num_layers)
     args |= _recompute_args(layout.recompute)
     args |= _recipe_args(recipe)
@@ -142,6 +150,16 @@ def training_args(
         has_shared_experts = model.moe.shared_expert_intermediate_size > 0
         args |= _moe_args(layout, recipe, has_shared_experts=has_shared_experts)
     return in_order(args)
+
+
+def _attention_backend(model: ModelSpec, stack: Stack) -> str:
+    """The stack's, but for attention sinks, which flash attention does not have.
+
+    Source: ms-swift 4.6.0, swift/megatron/model/utils.py:18.
+    """
+    attention = model.attention
+    sinks = isinstance(attention, GroupedQueryAttention) and attention.sinks
+    return "fused" if sinks and stack.attention_backend == "flash" else stack.attention_backend
 
 
 def _recipe_args(recipe: Recipe) -> dict[str, ArgValue]:

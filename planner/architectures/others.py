@@ -51,6 +51,7 @@ LLAMA: dict[str, Architecture] = {
         ),
         router_score_function="sigmoid",
         router_expert_bias=False,
+        vision_flash_attention=False,  # transformers 5.19.0, modeling_llama4.py: Llama4VisionModel
         vision={
             "model_type": ANYTHING,
             "num_hidden_layers": Integer(),
@@ -173,6 +174,8 @@ OTHERS: dict[str, Architecture] = {
             "use_qk_norm": OneOf(values=(None, False), why="Ling 1 has no norms of q and k"),
         }
         | irrelevant("embedding_dropout norm_head norm_softmax output_dropout"),
+        # ms-swift 4.6.0, swift/model/models/llm.py:210: its type is "ling"; "bailing_moe" is Ling 2
+        not_trained="ms-swift knows Ling 1 as the type 'ling', which mcore-bridge does not know",
     ),
     "granitemoe": Architecture(
         rules=decoder("GraniteMoeForCausalLM")

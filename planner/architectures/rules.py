@@ -97,6 +97,7 @@ class Architecture:
     router_expert_bias: bool | None = None  # None: with sigmoid, as mcore-bridge does
     windowed: bool = False  # whether the stack keeps the sliding window
     vision: Mapping[str, Rule] | None = None  # rules of vision_config; the rest is in text_config
+    vision_flash_attention: bool = True
     wrapper: Mapping[str, Rule] = field(default_factory=dict)  # beside text_config
     not_trained: str | None = None  # why ms-swift's Megatron commands refuse it
 

@@ -92,11 +92,12 @@ def test_ranks_of_known_layouts() -> None:
     assert stages(2, 1) == [4_400_822_272]
 
 
-def elements(model: ModelSpec, mtp_num_layers: int, sharding: Sharding) -> int:
-    """Parameters of the whole model that are divided in one way, the ends apart."""
+def replicated(model: ModelSpec, mtp_num_layers: int) -> int:
+    """Parameters that every rank of a TP group holds whole, the vision tower apart."""
     parts = [part for kind in model.layer_kinds for part in layer_parts(model, kind)]
     parts += mtp_parts(model) * mtp_num_layers
-    return sum(part.elements for part in parts if part.sharding is sharding)
+    whole = sum(part.elements for part in parts if part.sharding is Sharding.REPLICATED)
+    return whole + model.hidden_size  # of the last norm
 
 
 def padded(model: ModelSpec, tp: int) -> ModelSpec:
@@ -111,10 +112,9 @@ def test_unique_shards_of_all_ranks_are_the_model(case: Case, tied: bool) -> Non
     workload = replace(case.problem.workload, tuner_type=TunerType.FULL)
     mtp, vision = workload.mtp_num_layers, model.vision.parameters if model.vision else 0
     held = [rank_parameters(model, layout, workload, stage) for stage in range(layout.pp)]
-    replicated = elements(model, mtp, Sharding.REPLICATED) + model.hidden_size + vision
-    dense = sum(stage.dense for stage in held) * layout.tp - (layout.tp - 1) * replicated
+    dense = sum(stage.dense for stage in held) * layout.tp
+    dense -= (layout.tp - 1) * (replicated(model, mtp) + vision)
     experts = sum(stage.expert for stage in held) * layout.ep * layout.etp
-    experts -= (layout.etp - 1) * elements(model, mtp, Sharding.EXPERT_REPLICATED)
     copies = 0
     if layout.pp > 1:  # the last stage has a copy for MTP, and one as the tied output layer
         copies = model.vocab_size * model.hidden_size * (bool(mtp) + model.tie_word_embeddings)

@@ -7,7 +7,6 @@ from mcore_bridge.config.model_config import moe_freq_type
 from mcore_bridge.config.parser import hf_to_mcore_config
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-
 # Types whose own configuration class is that of another type.
 REMOTE_CODE = {"kimi_k2": "deepseek_v3"}
 

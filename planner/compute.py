@@ -5,6 +5,7 @@ FLOPs of a GEMM are 2 m n k; of causal attention half of the full square (Megatr
 A part of a layer takes as long as its kernels or as its launches, whichever is longer.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from planner.activations import BF16, FP32, LayerShape, layer_activations
@@ -12,6 +13,7 @@ from planner.efficiency import LaunchSeconds, Rates
 from planner.layout import NO_RECOMPUTE, Recompute
 from planner.model_spec import GroupedQueryAttention, LayerKind, ModelSpec
 from planner.parts import LinearKind, Part, Sharding, layer_parts
+from planner.workload import Workload
 
 BACKWARD_OVER_FORWARD_GEMM = 2.0
 # Q K^T again, dV, dP, dQ, dK over QK^T and PV: 5 products for 2 (Dao et al., FlashAttention-2,
@@ -102,6 +104,22 @@ def layer_flops(model: ModelSpec, kind: LayerKind, tokens: float, document_token
 def head_flops(model: ModelSpec, tokens: float) -> float:
     """Forward FLOPs of the output layer."""
     return 2 * tokens * model.hidden_size * model.vocab_size
+
+
+def model_flops(model: ModelSpec, workload: Workload) -> float:
+    """FLOPs of the forward and backward pass of a step's samples, recomputation apart.
+
+    Megatron-LM's convention since commit 8873b55d6a: causal attention halved, top-k experts, output
+    layer included.
+    """
+    tokens, document = workload.seq_length, workload.document_tokens
+    sample = head_flops(model, tokens) * (1 + workload.mtp_num_layers)
+    kinds = Counter(model.layer_kinds)
+    kinds[model.mtp_kind] += workload.mtp_num_layers
+    sample += sum(
+        number * layer_flops(model, kind, tokens, document) for kind, number in kinds.items()
+    )
+    return 3 * sample * workload.global_batch_size
 
 
 class Compute:

@@ -6,11 +6,10 @@ Each level keeps what it decides, so that thousands of layouts a second go throu
 that a single one does.
 """
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 from planner.activations import BF16
-from planner.compute import Compute, head_flops, layer_flops
+from planner.compute import Compute
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
@@ -87,22 +86,6 @@ class Evaluator:
             grids = Grids(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp)
             self._groups[sizes] = place(self.problem.cluster, grids)
         return self._groups[sizes]
-
-    def model_flops(self) -> float:
-        """FLOPs of the forward and backward pass of a step's samples, recomputation apart.
-
-        Megatron-LM's convention since commit 8873b55d6a: causal attention halved, top-k experts,
-        output layer included.
-        """
-        model, workload = self.problem.model, self.problem.workload
-        tokens, document = workload.seq_length, workload.document_tokens
-        sample = head_flops(model, tokens) * (1 + workload.mtp_num_layers)
-        kinds = Counter(model.layer_kinds)
-        kinds[model.mtp_kind] += workload.mtp_num_layers
-        sample += sum(
-            number * layer_flops(model, kind, tokens, document) for kind, number in kinds.items()
-        )
-        return 3 * sample * workload.global_batch_size
 
     def _split_costs(self) -> SplitCosts:
         """Costs of layers without parallelism: only their ratios matter to the split."""

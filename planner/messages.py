@@ -96,6 +96,10 @@ MESSAGES: dict[str, Message] = {
         "recipe {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
     # -- runs ------------------------------------------------------------------------------------
+    "run.not_trained": Message(
+        "no scripts are written for {model}: ms-swift's Megatron commands cannot train it ({why})",
+        "leave --output-dir out: the plan itself is printed",
+    ),
     "run.needs": Message(
         "scripts need {flags}",
         "--model-path FOLDER-OR-HUB-ID --dataset FILE-OR-HUB-ID, as the nodes see them; "
@@ -184,6 +188,9 @@ MESSAGES: dict[str, Message] = {
     "reason.no_recompute": Message("nothing is recomputed: all activations fit"),
     "reason.recompute_asked": Message("recompute {recompute}, as asked for"),
     "reason.recompute": Message("recomputing {recompute} is the cheapest choice that fits"),
+    "reason.not_trained": Message(
+        "ms-swift's Megatron commands cannot train {model} today: {why}; no scripts can be written"
+    ),
     "reason.limit": Message(
         "stage {stage} is the fullest, {percent} % of a GPU at {moment}: {terms}"
     ),

@@ -38,17 +38,9 @@ def model_spec_from_config(config: object, *, name: str, origin: str) -> ModelSp
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise UsageError("config.not_object", origin=origin, kind=kind)
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        raise UsageError(
-            "config.unknown_architecture",
-            origin=origin,
-            model_type=shortened(model_type),
-            suggestion=suggestion(str(model_type), ARCHITECTURES),
-        )
+    model_type = _model_type(config, origin)
     architecture = ARCHITECTURES[model_type]
-    quantization = _quantization(config, origin)
-    vision, fields = None, None
+    quantization, vision = _quantization(config, origin), None
     if architecture.vision is not None:
         config, vision = _unwrap(config, architecture, model_type, origin)
     fields = read_fields(config, architecture.rules, model_type, origin)
@@ -75,6 +67,19 @@ def model_spec_from_config(config: object, *, name: str, origin: str) -> ModelSp
         checkpoint_quantization=quantization,
         origin=origin,
     )
+
+
+def _model_type(config: Fields, origin: str) -> str:
+    """The model type, one that is known."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        raise UsageError(
+            "config.unknown_architecture",
+            origin=origin,
+            model_type=shortened(model_type),
+            suggestion=suggestion(str(model_type), ARCHITECTURES),
+        )
+    return model_type
 
 
 def _unwrap(

@@ -10,7 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planner.layout import Recompute
-from planner.model_spec import GroupedQueryAttention, ModelSpec, MultiLatentAttention
+from planner.model_spec import (
+    Attention,
+    GroupedQueryAttention,
+    LayerKind,
+    ModelSpec,
+    MultiLatentAttention,
+)
 
 BF16, FP32, INT32, BOOL = 2, 4, 4, 1  # bytes of an element
 
@@ -20,6 +26,7 @@ class LayerShape:
     """Sizes of one microbatch in one layer on one rank, in tokens and elements."""
 
     is_moe: bool
+    window: int | None  # tokens that a query sees back
     tokens: int  # that attention sees: micro_batch_size * seq_length / cp
     sharded_tokens: int  # with sequence parallelism: tokens / tp
     routed_rows: float  # rows that the rank's experts get, padding apart
@@ -34,7 +41,7 @@ class LayerShape:
     shared_ffn: int  # of the shared experts, on this rank
     experts: int  # of the whole layer
     head_dim: int  # of the rotary embedding
-    qk_layernorm: bool
+    normed: int  # elements of q and k of a token that norms see on this rank
     latent: MultiLatentAttention | None
     dispatches: bool  # whether tokens leave the rank
     lora: bool
@@ -77,7 +84,7 @@ SAVED: tuple[SavedTensor, ...] = (
     SavedTensor(
         "query_key_before_norm",
         "gqa",
-        lambda s: s.tokens * (s.query + s.key_value) * BF16 if s.qk_layernorm else 0,
+        lambda s: s.tokens * s.normed * BF16,
         "mc/transformer/attention.py:1634, te/ops/basic/rmsnorm.py:182",
     ),
     SavedTensor(
@@ -326,10 +333,20 @@ def _backward_transient(shape: LayerShape) -> float:
     return shape.tokens * 3 * shape.ffn * BF16
 
 
+def _normed(attention: Attention, on_rank: int) -> int:
+    """Elements of q and k that norms see: of a rank's heads, or all of them, gathered over TP
+    (mcore-bridge 1.6.5, mcore_bridge/model/gpts/olmoe.py:57)."""
+    if not isinstance(attention, GroupedQueryAttention) or attention.qk_layernorm == "none":
+        return 0
+    if attention.qk_layernorm == "full":
+        return attention.query_size + attention.key_value_size
+    return on_rank
+
+
 def layer_shape(
     model: ModelSpec,
     *,
-    is_moe: bool,
+    kind: LayerKind,
     tokens: int,
     sequence: int,
     tp: int,
@@ -346,13 +363,14 @@ def layer_shape(
     if isinstance(attention, GroupedQueryAttention):
         query = heads * attention.head_dim
         key_value = max(1, attention.num_query_groups // tp) * attention.head_dim
-        head_dim, norm, latent = attention.head_dim, attention.qk_layernorm, None
+        head_dim, latent = attention.head_dim, None
     else:
         query, key_value = heads * attention.qk_head_dim, heads * attention.v_head_dim
-        head_dim, norm, latent = attention.qk_rope_head_dim, False, attention
-    topk = moe.router_topk if moe and is_moe else 0
+        head_dim, latent = attention.qk_rope_head_dim, attention
+    topk = moe.router_topk if moe and kind.is_moe else 0
     return LayerShape(
-        is_moe=is_moe,
+        is_moe=kind.is_moe,
+        window=kind.window,
         tokens=tokens,
         sharded_tokens=sharded,
         routed_rows=sharded * topk * etp * imbalance,
@@ -367,7 +385,7 @@ def layer_shape(
         shared_ffn=moe.shared_expert_intermediate_size // tp if moe else 0,
         experts=moe.num_experts if moe else 0,
         head_dim=head_dim,
-        qk_layernorm=norm,
+        normed=_normed(attention, query + key_value),
         latent=latent,
         dispatches=ep * etp > 1,
         lora=lora,

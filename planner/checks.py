@@ -65,7 +65,6 @@ def _tp(problem: Problem, sizes: Sizes, **values: int) -> Values:
         max(1, sizes.world_size // (sizes.cp * sizes.pp)),
         model.attention.num_heads,
         _query_groups(problem),
-        model.vocab_size,
         model.dense_ffn_hidden_size,
         shared,
     )
@@ -93,12 +92,6 @@ def query_groups_tp_strict(problem: Problem, sizes: Sizes) -> Values | None:
     return _tp(problem, sizes, groups=groups) if groups % sizes.tp else None
 
 
-def vocabulary_tp(problem: Problem, sizes: Sizes) -> Values | None:
-    """TP divides the vocabulary."""
-    words = problem.model.vocab_size
-    return _tp(problem, sizes, words=words) if words % sizes.tp else None
-
-
 def ffn_tp(problem: Problem, sizes: Sizes) -> Values | None:
     """TP divides the feed-forward sizes of dense layers and of shared experts."""
     model = problem.model
@@ -121,6 +114,13 @@ def lora_etp(problem: Problem, sizes: Sizes) -> Values | None:
     if sizes.etp == 1 or problem.workload.tuner_type is TunerType.FULL:
         return None
     return {"etp": sizes.etp}
+
+
+def bias_etp(problem: Problem, sizes: Sizes) -> Values | None:
+    """Experts with biases have no ETP."""
+    if sizes.etp == 1 or not (problem.model.is_moe and problem.model.linear_bias):
+        return None
+    return {"etp": sizes.etp, "model": problem.model.name}
 
 
 def experts_ep(problem: Problem, sizes: Sizes) -> Values | None:

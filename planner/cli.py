@@ -12,6 +12,7 @@ import typer
 from planner.command import run_app
 from planner.errors import UsageError
 from planner.inputs import Request, check_range, to_problem
+from planner.models_app import models
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
 from planner.workload import Placement, Task, TunerType
@@ -217,6 +218,9 @@ def check(
         modules=tuple(recompute_modules.split(",")) if recompute_modules else None,
         as_json=json,
     )
+
+
+app.command()(models)
 
 
 def main() -> None:

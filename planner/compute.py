@@ -5,13 +5,15 @@ FLOPs of a GEMM are 2 m n k; of causal attention half of the full square (Megatr
 A part of a layer takes as long as its kernels or as its launches, whichever is longer.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from planner.activations import BF16, FP32, LayerShape, layer_activations
 from planner.efficiency import LaunchSeconds, Rates
 from planner.layout import NO_RECOMPUTE, Recompute
-from planner.model_spec import GroupedQueryAttention, ModelSpec
-from planner.parameters import LinearKind, Part, Sharding, layer_parts
+from planner.model_spec import GroupedQueryAttention, LayerKind, ModelSpec
+from planner.parts import LinearKind, Part, Sharding, layer_parts
+from planner.workload import Workload
 
 BACKWARD_OVER_FORWARD_GEMM = 2.0
 # Q K^T again, dV, dP, dQ, dK over QK^T and PV: 5 products for 2 (Dao et al., FlashAttention-2,
@@ -62,14 +64,22 @@ class LayerSeconds:
         return again + sum(seconds.get(module, 0.0) for module in recompute.modules)
 
 
-def core_attention_flops(model: ModelSpec, tokens: float, document_tokens: int) -> float:
-    """Forward FLOPs of causal attention of `tokens` tokens in documents of `document_tokens`."""
+def core_attention_flops(
+    model: ModelSpec, tokens: float, document_tokens: int, window: int | None = None
+) -> float:
+    """Forward FLOPs of causal attention of `tokens` tokens in documents of `document_tokens`.
+
+    With a window a query sees no more than so many keys.
+    """
     attention = model.attention
     if isinstance(attention, GroupedQueryAttention):
         width = 2 * attention.query_size
     else:
         width = attention.num_heads * (attention.qk_head_dim + attention.v_head_dim)
-    return 2 * tokens * width * document_tokens / 2
+    keys = document_tokens / 2  # that a token sees, on average
+    if window is not None and window < document_tokens:
+        keys = window - window * window / (2 * document_tokens)
+    return 2 * tokens * width * keys
 
 
 def _gemm_flops(parts: list[Part], rows: float) -> float:
@@ -78,10 +88,10 @@ def _gemm_flops(parts: list[Part], rows: float) -> float:
     )
 
 
-def layer_flops(model: ModelSpec, is_moe: bool, tokens: float, document_tokens: int) -> float:
+def layer_flops(model: ModelSpec, kind: LayerKind, tokens: float, document_tokens: int) -> float:
     """Forward FLOPs of a whole layer: top-k experts, the router, causal attention."""
-    flops = core_attention_flops(model, tokens, document_tokens)
-    for part in layer_parts(model, is_moe):
+    flops = core_attention_flops(model, tokens, document_tokens, kind.window)
+    for part in layer_parts(model, kind):
         if part.linear is None:
             flops += 2 * tokens * part.elements if part.id == "router" else 0
             continue
@@ -96,6 +106,22 @@ def head_flops(model: ModelSpec, tokens: float) -> float:
     return 2 * tokens * model.hidden_size * model.vocab_size
 
 
+def model_flops(model: ModelSpec, workload: Workload) -> float:
+    """FLOPs of the forward and backward pass of a step's samples, recomputation apart.
+
+    Megatron-LM's convention since commit 8873b55d6a: causal attention halved, top-k experts, output
+    layer included.
+    """
+    tokens, document = workload.seq_length, workload.document_tokens
+    sample = head_flops(model, tokens) * (1 + workload.mtp_num_layers)
+    kinds = Counter(model.layer_kinds)
+    kinds[model.mtp_kind] += workload.mtp_num_layers
+    sample += sum(
+        number * layer_flops(model, kind, tokens, document) for kind, number in kinds.items()
+    )
+    return 3 * sample * workload.global_batch_size
+
+
 class Compute:
     """Compute times of layers and ends, for one model on one GPU."""
 
@@ -108,7 +134,7 @@ class Compute:
 
     def layer(self, shape: LayerShape, tp: int, ep: int, document_tokens: int) -> LayerSeconds:
         """Seconds of one layer and microbatch of a rank."""
-        parts = layer_parts(self._model, shape.is_moe)
+        parts = layer_parts(self._model, LayerKind(shape.is_moe))
         attention = [p for p in parts if not p.id.startswith(("mlp.", "experts.", "shared_", "ro"))]
         experts = [p for p in parts if p.sharding is Sharding.EXPERT]
         others = [p for p in parts if p.id.startswith(("mlp.", "shared_"))]
@@ -130,7 +156,7 @@ class Compute:
         gemm = (
             _gemm_flops(sharded, shape.tokens) / tp + _gemm_flops(whole, shape.sharded_tokens)
         ) / self._rates.gemm
-        core = core_attention_flops(self._model, shape.tokens, document_tokens) / tp
+        core = core_attention_flops(self._model, shape.tokens, document_tokens, shape.window) / tp
         traffic = TRAFFIC_OVER_SAVED_BYTES * _attention_bytes(shape) / self._rates.memory
         weights = sum(part.elements for part in sharded) / tp
         return self._part(

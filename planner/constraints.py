@@ -36,14 +36,6 @@ _PLANNED: tuple[Rule, ...] = (
         until=(0, 16, 0),
         evaluable=True,
     ),
-    Rule(
-        "vocabulary_tp",
-        "grid",
-        checks.vocabulary_tp,
-        "mcore-bridge 1.6.5, mcore_bridge/model/gpt_model.py:72 pads the vocabulary, which is not"
-        " counted here",
-        forgotten=True,
-    ),
     Rule("ffn_tp", "grid", checks.ffn_tp, f"{_TE}: divide"),
     Rule(
         "dense_model",
@@ -55,6 +47,7 @@ _PLANNED: tuple[Rule, ...] = (
     Rule(
         "lora_etp", "grid", checks.lora_etp, "mcore-bridge 1.6.5, mcore_bridge/tuners/lora.py:150"
     ),
+    Rule("bias_etp", "grid", checks.bias_etp, f"{_CONFIG}:1590"),
     Rule("experts_ep", "grid", checks.experts_ep, f"{_CORE}/transformer/moe/moe_layer.py:101"),
     Rule("expert_ffn_etp", "grid", checks.expert_ffn_etp, f"{_TE}: divide"),
     Rule(

@@ -9,7 +9,7 @@ that a single one does.
 from dataclasses import dataclass, replace
 
 from planner.activations import BF16
-from planner.compute import Compute, head_flops, layer_flops
+from planner.compute import Compute
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
@@ -106,19 +106,6 @@ class Evaluator:
             self._groups[sizes] = place(self.problem.cluster, grids)
         return self._groups[sizes]
 
-    def model_flops(self) -> float:
-        """FLOPs of the forward and backward pass of a step's samples, recomputation apart.
-
-        Megatron-LM's convention since commit 8873b55d6a: causal attention halved, top-k experts,
-        output layer included.
-        """
-        model, workload = self.problem.model, self.problem.workload
-        tokens, document = workload.seq_length, workload.document_tokens
-        sample = head_flops(model, tokens) * (1 + workload.mtp_num_layers)
-        kinds = [*model.moe_layers, *[model.moe_layers[-1]] * workload.mtp_num_layers]
-        sample += sum(layer_flops(model, is_moe, tokens, document) for is_moe in kinds)
-        return 3 * sample * workload.global_batch_size
-
 
 class GridView:
     """A grid with so many layers on every stage: parameters and what follows from them."""
@@ -162,7 +149,7 @@ class GridView:
             dense_shards=layout.dp * layout.cp if sharded else 1,
             expert_shards=layout.edp if sharded else 1,
             hidden=model.hidden_size,
-            vocabulary=model.vocab_size // layout.tp,
+            vocabulary=-(-model.vocab_size // layout.tp),
             is_last=stage == layout.pp - 1,
             num_stages=layout.pp,
             tensor_parallel=layout.tp > 1,
@@ -375,8 +362,8 @@ class BatchView:
 
     def _seconds(self, stage: int, recompute: Recompute) -> StageSeconds:
         compute = tp = ep = cp = cp_hidden = 0.0
-        for is_moe, full, count in self._split.layers(stage, recompute):
-            view = self._layers.views[is_moe]
+        for kind, full, count in self._split.layers(stage, recompute):
+            view = self._layers.views[kind]
             layer = view.seconds
             again = layer.recompute(recompute, full=full)
             compute += count * (layer.forward + layer.backward + again)

@@ -62,7 +62,8 @@ def to_problem(
 ) -> Problem:
     """The problem of a request. `download` fetches a config.json when the name is not known here.
 
-    Raises UsageError: input.*, setting.*, and those of models, topologies, stacks and recipes.
+    Raises UsageError: input.*, setting.*, model.unplanned_attention, and those of models,
+    topologies, stacks and recipes.
     """
     for name, (least, most) in LIMITS.items():
         check_range(f"--{name.replace('_', '-')}", getattr(request, name), least, most)
@@ -72,8 +73,13 @@ def to_problem(
         raise _uneven(request.gpus, nodes, host_gpus(topology))
     settings = read_settings(request.settings or ())
     workload = replace(_workload(request), target_modules=settings.target_modules)
+    model = resolve_model(request.model, download=download)
+    if model.unplanned_attention is not None:
+        raise UsageError(
+            "model.unplanned_attention", model=model.name, attention=model.unplanned_attention
+        )
     problem = Problem(
-        model=resolve_model(request.model, download=download),
+        model=model,
         cluster=load_topology(topology, nodes, request.gpus // nodes),
         workload=workload,
         stack=load_stack(request.stack or DEFAULT_STACK),

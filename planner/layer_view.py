@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from planner.activations import LayerActivations, LayerShape, layer_activations, layer_shape
 from planner.compute import Compute, LayerSeconds
 from planner.layout import NO_RECOMPUTE, Recompute
+from planner.model_spec import LayerKind
 from planner.precision import fp8_recipe
 from planner.problem import Problem
 from planner.step_time import Communication, LayerCommunication
@@ -15,7 +16,7 @@ GridSizes = tuple[int, int, int, int, int]  # tp, cp, pp, ep, etp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerView:
-    """A sparse or dense layer of one microbatch on one rank.
+    """A layer of one microbatch on one rank.
 
     `imbalanced` is the shape at the workload's routing imbalance, which decides fit and time;
     `shape` is the balanced one.
@@ -67,8 +68,8 @@ class LayerView:
         return found
 
 
-# How many layers are sparse or not, recomputed as a whole or not: (sparse, whole, number).
-LayerCounts = tuple[tuple[bool, bool, int], ...]
+# How many layers of a kind are recomputed as a whole or not: (kind, whole, number).
+LayerCounts = tuple[tuple[LayerKind, bool, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +84,17 @@ class StageActivations:
 
 
 class LayerSet:
-    """The sparse and the dense layer under some sizes; `kept` is shared: see `LayerViews`."""
+    """A layer of every kind under some sizes; `kept` is shared: see `LayerViews`."""
 
     def __init__(
-        self, views: dict[bool, LayerView], kept: dict[tuple[object, ...], StageActivations]
+        self, views: dict[LayerKind, LayerView], kept: dict[tuple[object, ...], StageActivations]
     ) -> None:
         self.views = views
         self._activations = kept
 
     @property
     def any(self) -> LayerView:
-        """Either, for the sizes that both have: tokens and hidden size."""
+        """One of them, for the sizes that all have: tokens and hidden size."""
         return next(iter(self.views.values()))
 
     def stage(
@@ -112,10 +113,10 @@ class LayerSet:
         layers = [
             (
                 count,
-                full or recompute.feed_forward(is_moe),
-                self.views[is_moe].activations(recompute, full=full, imbalanced=imbalanced),
+                full or recompute.feed_forward(kind.is_moe),
+                self.views[kind].activations(recompute, full=full, imbalanced=imbalanced),
             )
-            for is_moe, full, count in counts
+            for kind, full, count in counts
         ]
         return StageActivations(
             saved=sum(count * kept.saved for count, _, kept in layers),
@@ -127,7 +128,7 @@ class LayerSet:
 
     def transient_bytes(self, counts: LayerCounts, *, imbalanced: bool) -> float:
         """What the neediest of these layers takes for a moment."""
-        kinds = {is_moe for is_moe, _, _ in counts}
+        kinds = {kind for kind, _, _ in counts}
         needs = [
             view.activations(NO_RECOMPUTE, full=False, imbalanced=imbalanced).transient
             for kind, view in self.views.items()
@@ -138,8 +139,8 @@ class LayerSet:
     def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:
         """Compute of these layers, forward and backward, and their exposed communication."""
         compute = exchanged = 0.0
-        for is_moe, full, count in counts:
-            layer = self.views[is_moe].microbatch_seconds(recompute, full=full)
+        for kind, full, count in counts:
+            layer = self.views[kind].microbatch_seconds(recompute, full=full)
             compute += count * layer[0]
             exchanged += count * layer[1]
         return compute, exchanged
@@ -169,8 +170,8 @@ class LayerViews:
         self._fp8_input_bytes = None if recipe is None else recipe.input_bytes
         self._kept: dict[tuple[int, ...], LayerSet] = {}
         self._activations: dict[tuple[float, ...], dict[tuple[object, ...], StageActivations]] = {}
-        self._shapes: dict[tuple[float, ...], _Shapes] = {}
-        self._seconds: dict[tuple[float, ...], LayerSeconds] = {}
+        self._shapes: dict[tuple[object, ...], _Shapes] = {}
+        self._seconds: dict[tuple[object, ...], LayerSeconds] = {}
 
     def layers(
         self, sizes: GridSizes, micro_batch_size: int, communication: Communication
@@ -181,7 +182,7 @@ class LayerViews:
         if found is None:
             views = {
                 kind: self._make(sizes, micro_batch_size, kind, communication)
-                for kind in sorted(set(self._problem.model.moe_layers))
+                for kind in dict.fromkeys(self._problem.model.layer_kinds)
             }
             kept = self._activations.setdefault(self._local(sizes, micro_batch_size), {})
             found = self._kept[key] = LayerSet(views, kept)
@@ -191,17 +192,17 @@ class LayerViews:
         self,
         sizes: GridSizes,
         micro_batch_size: int,
-        is_moe: bool,
+        kind: LayerKind,
         communication: Communication,
     ) -> LayerView:
         tp, ep, workload = sizes[0], sizes[3], self._problem.workload
         imbalance = self._imbalance(ep)
-        key = (*self._local(sizes, micro_batch_size), is_moe)
+        key = (*self._local(sizes, micro_batch_size), kind)
         if key not in self._shapes:
             even = self._capped(1.0)
-            balanced = imbalanced = self._shape(sizes, micro_batch_size, is_moe, even)
-            if is_moe and imbalance != even:
-                imbalanced = self._shape(sizes, micro_batch_size, is_moe, imbalance)
+            balanced = imbalanced = self._shape(sizes, micro_batch_size, kind, even)
+            if kind.is_moe and imbalance != even:
+                imbalanced = self._shape(sizes, micro_batch_size, kind, imbalance)
             self._shapes[key] = (balanced, imbalanced, {})
         balanced, imbalanced, activations = self._shapes[key]
         if (*key, ep) not in self._seconds:
@@ -237,14 +238,14 @@ class LayerViews:
         self,
         sizes: GridSizes,
         micro_batch_size: int,
-        is_moe: bool,
+        kind: LayerKind,
         imbalance: float,
     ) -> LayerShape:
         tp, cp, _, ep, etp = sizes
         sequence = -(-self._problem.workload.seq_length // cp)
         return layer_shape(
             self._problem.model,
-            is_moe=is_moe,
+            kind=kind,
             tokens=micro_batch_size * sequence,
             sequence=sequence,
             tp=tp,

@@ -7,28 +7,27 @@ parameters, and a guess would make every later number wrong.
 from collections.abc import Mapping
 from typing import Any
 
-from planner.architectures import (
-    ARCHITECTURES,
-    IRRELEVANT,
-    TRAINABLE_QUANTIZATIONS,
-    Architecture,
-    Boolean,
-    Integer,
-    OneOf,
-    Required,
-    Rule,
-)
+from planner.architectures import ARCHITECTURES, Architecture
+from planner.config_fields import bad_field, check_multiple, inconsistent, read_fields
 from planner.errors import UsageError
 from planner.model_spec import (
     Attention,
+    GatedDeltaNet,
     GroupedQueryAttention,
     MixtureOfExperts,
     ModelSpec,
     MultiLatentAttention,
+    SparseIndexer,
+    VisionTower,
 )
+from planner.vision import vision_parameters
 from planner.yaml_files import shortened, suggestion
 
 Fields = Mapping[str, Any]
+
+# Methods whose weights mcore-bridge 1.6.5 reads as bf16 ones (bridge/gpt_bridge.py:89, 492); AWQ,
+# GPTQ and others lose what training needs.
+TRAINABLE_QUANTIZATIONS = ("fp8", "mxfp4")
 
 
 def model_spec_from_config(config: object, *, name: str, origin: str) -> ModelSpec:
@@ -39,17 +38,13 @@ def model_spec_from_config(config: object, *, name: str, origin: str) -> ModelSp
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise UsageError("config.not_object", origin=origin, kind=kind)
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        raise UsageError(
-            "config.unknown_architecture",
-            origin=origin,
-            model_type=shortened(model_type),
-            suggestion=suggestion(str(model_type), ARCHITECTURES),
-        )
+    model_type = _model_type(config, origin)
     architecture = ARCHITECTURES[model_type]
-    fields = _read_fields(config, architecture, model_type, origin)
-    first_sparse = _first_sparse_layer(fields, architecture, origin)
+    quantization, vision = _quantization(config, origin), None
+    if architecture.vision is not None:
+        config, vision = _unwrap(config, architecture, model_type, origin)
+    fields = read_fields(config, architecture.rules, model_type, origin)
+    moe_layers = _moe_layers(fields, architecture, origin)
     return ModelSpec(
         name=name,
         model_type=model_type,
@@ -58,150 +53,205 @@ def model_spec_from_config(config: object, *, name: str, origin: str) -> ModelSp
         vocab_size=fields["vocab_size"],
         tie_word_embeddings=fields["tie_word_embeddings"],
         attention=_attention(fields, architecture, origin),
-        dense_ffn_hidden_size=fields["intermediate_size"] if first_sparse else 0,
+        dense_ffn_hidden_size=0 if all(moe_layers) else fields["intermediate_size"],
         moe=_experts(fields, architecture, origin),
-        moe_layers=tuple(layer >= first_sparse for layer in range(fields["num_hidden_layers"])),
-        mtp_num_layers=fields.get("num_nextn_predict_layers", 0),
+        moe_layers=moe_layers,
+        mtp_num_layers=fields.get("mtp_num_layers", 0),
         max_position_embeddings=fields["max_position_embeddings"],
-        checkpoint_quantization=_quantization(config, origin),
+        linear_bias=architecture.linear_bias,
+        linear_attention=_linear_attention(fields, origin),
+        linear_layers=_linear_layers(fields, origin),
+        sliding_window=fields["sliding_window"] if architecture.windowed else None,
+        window_layers=_window_layers(fields, origin) if architecture.windowed else (),
+        vision=vision,
+        checkpoint_quantization=quantization,
         origin=origin,
     )
 
 
-def _read_fields(
+def _model_type(config: Fields, origin: str) -> str:
+    """The model type, one that is known."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        raise UsageError(
+            "config.unknown_architecture",
+            origin=origin,
+            model_type=shortened(model_type),
+            suggestion=suggestion(str(model_type), ARCHITECTURES),
+        )
+    return model_type
+
+
+def _unwrap(
     config: Fields, architecture: Architecture, model_type: str, origin: str
-) -> dict[str, Any]:
-    """The values of all rules of an architecture, by the field's first name."""
-    rules = architecture.rules
-    aliases = {
-        rule.alias: name
-        for name, rule in rules.items()
-        if isinstance(rule, Integer) and rule.alias is not None
-    }
-    for name in config:
-        if name not in rules and name not in aliases and name not in IRRELEVANT | {"model_type"}:
-            raise UsageError(
-                "config.unknown_field",
-                origin=origin,
-                field=shortened(name),
-                value=shortened(config[name]),
-                model_type=model_type,
-                suggestion=suggestion(name, rules),
-            )
-    given = {aliases.get(name, name): value for name, value in config.items()}
-    for alias, name in aliases.items():
-        if alias in config and name in config and config[alias] != config[name]:
-            raise _inconsistent(origin, f"{alias} and {name} are two names of one field and differ")
-    return {name: _read(given, name, rule, origin) for name, rule in rules.items()}
-
-
-def _read(given: Fields, name: str, rule: Rule, origin: str) -> Any:
-    """The checked value of one field."""
-    if name not in given:
-        if isinstance(rule.default, Required):
+) -> tuple[dict[str, Any], VisionTower]:
+    """The config of the language model inside that of a multimodal one, and the vision tower."""
+    parts = {}
+    for name in ("text_config", "vision_config"):
+        if name not in config:
             raise UsageError("config.missing_field", origin=origin, field=name)
-        return rule.default
-    value = given[name]
-    match rule:
-        case OneOf():
-            if not any(value == one and type(value) is type(one) for one in rule.values):
-                raise UsageError(
-                    "config.unsupported_value",
-                    origin=origin,
-                    field=name,
-                    value=shortened(value),
-                    allowed=" or ".join(repr(one) for one in rule.values if one is not None),
-                    why=rule.why,
-                )
-        case Boolean():
-            if not isinstance(value, bool):
-                raise _bad_field(origin, name, "true or false", value)
-        case Integer():
-            if value is None and rule.nullable:
-                return None
-            if type(value) is not int or not rule.minimum <= value <= rule.maximum:
-                expected = f"a whole number from {rule.minimum} to {rule.maximum}"
-                raise _bad_field(origin, name, expected, value)
-    return value
+        if not isinstance(config[name], dict):
+            raise bad_field(origin, name, "an object", config[name])
+        parts[name] = config[name]
+    text, vision = parts["text_config"], parts["vision_config"]
+    assert architecture.vision is not None
+    outer = {name: value for name, value in config.items() if name not in parts}
+    tied = outer.pop("tie_word_embeddings", False)
+    read_fields(outer, architecture.wrapper, model_type, origin)
+    inner_type = f"{model_type}_text"
+    if text.get("model_type", inner_type) != inner_type:
+        raise bad_field(origin, "text_config.model_type", inner_type, text["model_type"])
+    # The language model's own word on tied embeddings wins (mcore_bridge/config/parser.py:181).
+    text = {"tie_word_embeddings": tied} | text
+    language = read_fields(text, architecture.rules, model_type, origin)
+    sizes = read_fields(vision, architecture.vision, model_type, origin)
+    tower = VisionTower(
+        model_type=model_type,
+        parameters=vision_parameters(model_type, sizes, language["hidden_size"], origin),
+        has_flash_attention=architecture.vision_flash_attention,
+    )
+    return text, tower
 
 
 def _attention(fields: Fields, architecture: Architecture, origin: str) -> Attention:
-    """The attention of every layer."""
+    """The attention of every layer that has no linear one."""
     heads = fields["num_attention_heads"]
     groups = fields["num_key_value_heads"] or heads
     if architecture.attention == "mla":
-        if groups != heads:
-            raise _inconsistent(
-                origin,
-                f"num_key_value_heads ({groups}) must equal num_attention_heads ({heads}) with MLA",
-            )
-        return MultiLatentAttention(
-            num_heads=heads,
-            q_lora_rank=fields["q_lora_rank"],
-            kv_lora_rank=fields["kv_lora_rank"],
-            qk_nope_head_dim=fields["qk_nope_head_dim"],
-            qk_rope_head_dim=fields["qk_rope_head_dim"],
-            v_head_dim=fields["v_head_dim"],
-        )
-    _check_multiple(fields, "num_attention_heads", "num_key_value_heads", origin)
+        return _latent_attention(fields, heads, groups, origin)
+    check_multiple(fields, "num_attention_heads", "num_key_value_heads", origin)
     if fields["head_dim"] is None:
-        _check_multiple(fields, "hidden_size", "num_attention_heads", origin)
+        check_multiple(fields, "hidden_size", "num_attention_heads", origin)
+    norm = architecture.qk_layernorm
+    if norm == "none" and fields.get("use_qk_norm"):
+        norm = "head"
     return GroupedQueryAttention(
         num_heads=heads,
         num_query_groups=groups,
         head_dim=fields["head_dim"] or fields["hidden_size"] // heads,
-        qkv_bias=fields.get("qkv_bias") or architecture.qkv_bias,
-        qk_layernorm=architecture.qk_layernorm,
+        qkv_bias=bool(fields.get("qkv_bias")) or architecture.qkv_bias,
+        qk_layernorm=norm,
+        output_bias=architecture.output_bias,
+        sinks=architecture.sinks,
+        output_gate=architecture.output_gate,
     )
+
+
+def _latent_attention(fields: Fields, heads: int, groups: int, origin: str) -> MultiLatentAttention:
+    if groups != heads:
+        raise inconsistent(
+            origin,
+            f"num_key_value_heads ({groups}) must equal num_attention_heads ({heads}) with MLA",
+        )
+    indexer = None
+    if "index_n_heads" in fields:
+        indexer = SparseIndexer(
+            num_heads=fields["index_n_heads"],
+            head_dim=fields["index_head_dim"],
+            topk=fields["index_topk"],
+        )
+    return MultiLatentAttention(
+        num_heads=heads,
+        q_lora_rank=fields["q_lora_rank"],
+        kv_lora_rank=fields["kv_lora_rank"],
+        qk_nope_head_dim=fields["qk_nope_head_dim"],
+        qk_rope_head_dim=fields["qk_rope_head_dim"],
+        v_head_dim=fields["v_head_dim"],
+        indexer=indexer,
+    )
+
+
+def _linear_attention(fields: Fields, origin: str) -> GatedDeltaNet | None:
+    if "linear_num_key_heads" not in fields:
+        return None
+    check_multiple(fields, "linear_num_value_heads", "linear_num_key_heads", origin)
+    return GatedDeltaNet(
+        num_key_heads=fields["linear_num_key_heads"],
+        num_value_heads=fields["linear_num_value_heads"],
+        key_head_dim=fields["linear_key_head_dim"],
+        value_head_dim=fields["linear_value_head_dim"],
+        conv_kernel_dim=fields["linear_conv_kernel_dim"],
+    )
+
+
+def _linear_layers(fields: Fields, origin: str) -> tuple[bool, ...]:
+    """Layers with linear attention: all but every full_attention_interval-th."""
+    if "full_attention_interval" not in fields:
+        return ()
+    interval = fields["full_attention_interval"]
+    layers = tuple((layer + 1) % interval != 0 for layer in range(fields["num_hidden_layers"]))
+    words = ["linear_attention" if linear else "full_attention" for linear in layers]
+    if fields["layer_types"] not in (None, words):
+        raise inconsistent(
+            origin,
+            f"layer_types is not what full_attention_interval ({interval}) makes, which"
+            " mcore-bridge reads",
+        )
+    return layers
+
+
+def _window_layers(fields: Fields, origin: str) -> tuple[bool, ...]:
+    """Layers that see only the sliding window: as listed, or every other one from the first."""
+    number, words = fields["num_hidden_layers"], fields["layer_types"]
+    if words is None:
+        return tuple(layer % 2 == 0 for layer in range(number))
+    if len(words) != number:
+        equation = f"layer_types has {len(words)} entries for {number} layers"
+        raise inconsistent(origin, equation)
+    return tuple(word == "sliding_attention" for word in words)
 
 
 def _experts(fields: Fields, architecture: Architecture, origin: str) -> MixtureOfExperts | None:
     """The sparse part of the sparse layers."""
-    match architecture.experts:
-        case "qwen":
-            moe = MixtureOfExperts(
-                num_experts=fields["num_experts"],
-                router_topk=fields["num_experts_per_tok"],
-                ffn_hidden_size=fields["moe_intermediate_size"],
-                shared_expert_intermediate_size=fields["shared_expert_intermediate_size"] or 0,
-                shared_expert_gate=architecture.shared_expert_gate,
-                router_score_function="softmax",
-                router_expert_bias=False,
-            )
-        case "deepseek":
-            width = fields["moe_intermediate_size"]
-            moe = MixtureOfExperts(
-                num_experts=fields["n_routed_experts"],
-                router_topk=fields["num_experts_per_tok"],
-                ffn_hidden_size=width,
-                shared_expert_intermediate_size=(fields["n_shared_experts"] or 0) * width,
-                shared_expert_gate=False,
-                router_score_function=fields["scoring_func"],
-                router_expert_bias=fields["scoring_func"] == "sigmoid",  # parser.py:434
-            )
-            chosen, groups = fields["topk_group"], fields["n_group"]
-            if chosen and groups and chosen > groups:
-                raise _inconsistent(
-                    origin, f"topk_group ({chosen}) exceeds the {groups} groups of n_group"
-                )
-        case _:
-            return None
+    if not architecture.experts:
+        return None
+    width = fields["moe_intermediate_size"]
+    shared = fields.get("shared_expert_intermediate_size")
+    if "n_shared_experts" in fields:
+        shared = (fields["n_shared_experts"] or 0) * width
+    if fields.get("interleave_moe_layer_step"):  # Llama 4: one as wide as a routed expert
+        shared = width
+    score = fields.get("scoring_func") or architecture.router_score_function
+    bias = architecture.router_expert_bias
+    moe = MixtureOfExperts(
+        num_experts=fields["num_experts"],
+        router_topk=fields["num_experts_per_tok"],
+        ffn_hidden_size=width,
+        shared_expert_intermediate_size=shared or 0,
+        shared_expert_gate=architecture.shared_expert_gate,
+        router_score_function=score,
+        # mcore_bridge/config/parser.py:434
+        router_expert_bias=score == "sigmoid" if bias is None else bias,
+    )
+    chosen, groups = fields.get("topk_group"), fields.get("n_group")
+    if chosen and groups and chosen > groups:
+        raise inconsistent(origin, f"topk_group ({chosen}) exceeds the {groups} groups of n_group")
     if moe.router_topk > moe.num_experts:
         equation = f"num_experts_per_tok ({moe.router_topk}) exceeds the {moe.num_experts} experts"
-        raise _inconsistent(origin, equation)
+        raise inconsistent(origin, equation)
     return moe
 
 
-def _first_sparse_layer(fields: Fields, architecture: Architecture, origin: str) -> int:
-    """The number of dense layers, all of them before the sparse ones."""
-    num_layers: int = fields["num_hidden_layers"]
-    if architecture.experts is None:
-        return num_layers
+def _moe_layers(fields: Fields, architecture: Architecture, origin: str) -> tuple[bool, ...]:
+    """Which layers are sparse: all from one on, or every step-th."""
+    number: int = fields["num_hidden_layers"]
+    if not architecture.experts:
+        return (False,) * number
+    step: int = fields.get("interleave_moe_layer_step", 1)
     first: int = fields.get("first_k_dense_replace", 0)
-    if first >= num_layers:
-        equation = f"first_k_dense_replace ({first}) leaves none of the {num_layers} layers sparse"
-        raise _inconsistent(origin, equation)
-    return first
+    last = fields.get("moe_layer_end_index")
+    if last not in (None, -1) and last < number - 1:
+        equation = (
+            f"moe_layer_end_index ({last}) ends the sparse layers before the last of {number}"
+        )
+        raise inconsistent(origin, f"{equation}, which mcore-bridge ignores")
+    layers = tuple(layer >= first and (layer + 1) % step == 0 for layer in range(number))
+    if not any(layers):
+        name = "first_k_dense_replace" if first else "interleave_moe_layer_step"
+        raise inconsistent(
+            origin, f"{name} ({first or step}) leaves none of the {number} layers sparse"
+        )
+    return layers
 
 
 def _quantization(config: Fields, origin: str) -> str | None:
@@ -210,25 +260,9 @@ def _quantization(config: Fields, origin: str) -> str | None:
     if quantization is None:
         return None
     if not isinstance(quantization, dict):
-        raise _bad_field(origin, "quantization_config", "an object or null", quantization)
+        raise bad_field(origin, "quantization_config", "an object or null", quantization)
     method = quantization.get("quant_method")
     if method not in TRAINABLE_QUANTIZATIONS:
         name = "an unnamed method" if method is None else shortened(method).strip("'")
         raise UsageError("config.quantized", origin=origin, method=name)
     return str(method)
-
-
-def _check_multiple(fields: Fields, name: str, divisor: str, origin: str) -> None:
-    value, by = fields[name], fields[divisor]
-    if by is not None and value % by != 0:
-        raise _inconsistent(origin, f"{name} ({value}) is not a multiple of {divisor} ({by})")
-
-
-def _inconsistent(origin: str, equation: str) -> UsageError:
-    return UsageError("config.inconsistent", origin=origin, equation=equation)
-
-
-def _bad_field(origin: str, name: str, expected: str, value: object) -> UsageError:
-    return UsageError(
-        "config.bad_field", origin=origin, field=name, expected=expected, value=shortened(value)
-    )

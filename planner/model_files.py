@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from planner.errors import UsageError
 from planner.model_config import model_spec_from_config
@@ -24,6 +25,8 @@ MODELS_FOLDER = Path(__file__).parent / "data" / "models"
 CONFIG_NAME = "config.json"
 BUNDLED = "bundled"
 
+Fidelity = Literal["exact", "reconstructed", "partial"]
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -33,11 +36,13 @@ class BundledModel:
 
     name: str
     hub_id: str
-    source: str  # repository, path and commit of the copy
+    fidelity: Fidelity  # of the copy to the published file
+    source: str  # repository, path and commit
     sha256: str
-    published_total_billions: float
-    published_active_billions: float
-    total_parameters: int  # exact, without MTP
+    published_total_billions: float | None
+    published_active_billions: float | None
+    published_note: str | None = None  # why the published total is off by more than 1 %
+    total_parameters: int  # exact, without MTP and without a vision tower
 
     @property
     def path(self) -> Path:
@@ -47,10 +52,12 @@ class BundledModel:
 
 class _Entry(StrictModel):
     hub_id: str
+    fidelity: Fidelity
     source: str
     sha256: str
-    published_total_billions: float
-    published_active_billions: float
+    published_total_billions: float | None
+    published_active_billions: float | None
+    published_note: str | None = None
     total_parameters: int
 
 

@@ -5,6 +5,10 @@ config.json.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal, NamedTuple
+
+QkLayernorm = Literal["none", "head", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +19,12 @@ class GroupedQueryAttention:
     num_query_groups: int
     head_dim: int
     qkv_bias: bool
-    qk_layernorm: bool  # one norm of head_dim for q and one for k
+    # "head": a norm of head_dim for q and one for k; "full": norms of all channels of q and of k,
+    # whole on every rank
+    qk_layernorm: QkLayernorm
+    output_bias: bool = False
+    sinks: bool = False  # a learned offset in the softmax of each head
+    output_gate: bool = False  # a gate a query element, from the same projection as the queries
 
     @property
     def query_size(self) -> int:
@@ -29,6 +38,15 @@ class GroupedQueryAttention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SparseIndexer:
+    """The indexer of DeepSeek sparse attention (DSA): it picks the keys that a query attends to."""
+
+    num_heads: int
+    head_dim: int
+    topk: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MultiLatentAttention:
     """Multi-latent attention (MLA) of DeepSeek-V2 and V3, with the q/k norms on the latents."""
 
@@ -38,6 +56,7 @@ class MultiLatentAttention:
     qk_nope_head_dim: int
     qk_rope_head_dim: int
     v_head_dim: int
+    indexer: SparseIndexer | None = None
 
     @property
     def qk_head_dim(self) -> int:
@@ -47,6 +66,27 @@ class MultiLatentAttention:
 
 
 Attention = GroupedQueryAttention | MultiLatentAttention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatedDeltaNet:
+    """Linear attention of Qwen3-Next and Qwen3.5, with a short convolution before it."""
+
+    num_key_heads: int
+    num_value_heads: int
+    key_head_dim: int
+    value_head_dim: int
+    conv_kernel_dim: int
+
+    @property
+    def key_size(self) -> int:
+        """Elements of all key heads, or of all query heads, of one token."""
+        return self.num_key_heads * self.key_head_dim
+
+    @property
+    def value_size(self) -> int:
+        """Elements of all value heads of one token."""
+        return self.num_value_heads * self.value_head_dim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +103,28 @@ class MixtureOfExperts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VisionTower:
+    """The part that makes tokens of images: whole on every rank of the first stage."""
+
+    model_type: str
+    parameters: int  # with the projection into the language model
+    has_flash_attention: bool  # in transformers
+
+
+class LayerKind(NamedTuple):
+    """What decoder layers of one kind have in common."""
+
+    is_moe: bool
+    is_linear: bool = False  # linear attention instead of the model's attention
+    window: int | None = None  # tokens that a query sees back; None: all of its document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A decoder-only language model.
+    """A decoder-only language model, perhaps with a vision tower before it.
 
     `moe_layers[i]` says whether decoder layer i is sparse. `mtp_num_layers` is what the checkpoint
-    holds; whether they are trained is the workload's choice. All feed-forward parts are gated
-    (SwiGLU).
+    holds; whether they are trained is the workload's choice. All feed-forward parts are gated.
     """
 
     name: str
@@ -83,6 +139,12 @@ class ModelSpec:
     moe_layers: tuple[bool, ...]
     mtp_num_layers: int
     max_position_embeddings: int
+    linear_bias: bool = False  # on the feed-forward parts and the router
+    linear_attention: GatedDeltaNet | None = None
+    linear_layers: tuple[bool, ...] = ()  # like moe_layers; empty: none
+    sliding_window: int | None = None
+    window_layers: tuple[bool, ...] = ()  # layers that see only the window; empty: none
+    vision: VisionTower | None = None
     checkpoint_quantization: str | None = None  # of the weights on disk, for example "fp8"
     origin: str  # "bundled", or the path of the config.json
 
@@ -90,3 +152,36 @@ class ModelSpec:
     def is_moe(self) -> bool:
         """Whether any layer is sparse."""
         return self.moe is not None
+
+    @property
+    def unplanned_attention(self) -> str | None:
+        """The attention whose memory and time are not modelled; its parameters are counted."""
+        if self.linear_attention is not None:
+            return "gated delta net (linear attention)"
+        if isinstance(self.attention, MultiLatentAttention) and self.attention.indexer is not None:
+            return "DeepSeek sparse attention (DSA)"
+        return None
+
+    @property
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """The kind of every decoder layer."""
+        return _layer_kinds(self)
+
+    @property
+    def mtp_kind(self) -> LayerKind:
+        """The kind of the decoder layer inside an MTP layer: that of the last layer.
+
+        Source: megatron-core 0.16.1, megatron/core/models/gpt/gpt_layer_specs.py:
+        get_gpt_mtp_block_spec_for_backend takes the last layer's.
+        """
+        return self.layer_kinds[-1]
+
+
+@cache
+def _layer_kinds(model: ModelSpec) -> tuple[LayerKind, ...]:
+    none = (False,) * model.num_layers
+    linear, window = model.linear_layers or none, model.window_layers or none
+    return tuple(
+        LayerKind(is_moe, is_linear, model.sliding_window if sees_window else None)
+        for is_moe, is_linear, sees_window in zip(model.moe_layers, linear, window, strict=True)
+    )

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from planner.compute import model_flops
 from planner.constraints import violations
 from planner.evaluate import Evaluator
 from planner.host_memory import host_memory_bytes
@@ -73,6 +74,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
     fullest = max(stage.device_used for stage in memory)
     seconds, workload = time.total, problem.workload
     tokens = workload.global_batch_size * workload.seq_length
+    flops = model_flops(problem.model, workload) / layout.world_size
     return Plan(
         layout=layout,
         args=_args(problem, layout),
@@ -98,7 +100,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
         step_seconds=_time_to_json(time),
         tokens_per_second_per_gpu=tokens / seconds / layout.world_size,
         samples_per_second=workload.global_batch_size / seconds,
-        model_tflops_per_gpu=evaluator.model_flops() / seconds / layout.world_size / TERA,
+        model_tflops_per_gpu=flops / seconds / TERA,
         confidence=confidence(),
         reasons=reasons(problem, layout, memory),
     )

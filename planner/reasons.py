@@ -1,10 +1,12 @@
 """Why a layout was chosen, in sentences with values."""
 
 from planner.activations import BF16
+from planner.architectures import ARCHITECTURES
 from planner.cluster import NVLINK
 from planner.grids import Grids
 from planner.layout import Layout
 from planner.memory import StageMemory
+from planner.model_spec import ModelSpec
 from planner.parameters import model_parameters
 from planner.placement import place
 from planner.plan import Reason
@@ -14,7 +16,11 @@ from planner.units import MIB
 
 def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list[Reason]:
     """The reasons that apply, most telling first; the last one names what limits the layout."""
-    found = [*_experts(problem, layout), *_pipeline(problem, layout)]
+    found = []
+    refused = not_trained(problem.model)
+    if refused is not None:
+        found.append(Reason("reason.not_trained", {"model": problem.model.name, "why": refused}))
+    found += [*_experts(problem, layout), *_pipeline(problem, layout)]
     if layout.tp == 1:
         found.append(Reason("reason.no_tp", {"world": layout.world_size}))
     else:
@@ -22,6 +28,11 @@ def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list
     found += _recompute(problem, layout, memory)
     found.append(_limit(memory))
     return found
+
+
+def not_trained(model: ModelSpec) -> str | None:
+    """Why `megatron sft` refuses a model; None: it does not."""
+    return ARCHITECTURES[model.model_type].not_trained
 
 
 def crossing_groups(problem: Problem, layout: Layout) -> list[str]:

@@ -129,6 +129,8 @@ _PROMISES: dict[str, Callable[[Run], bool]] = {
     "the model's layers contradict each other": lambda run: (
         0 < run.model.num_layers == len(run.model.moe_layers)
         and (run.model.moe is not None) == any(run.model.moe_layers)
+        and {len(run.model.linear_layers), len(run.model.window_layers)}
+        <= {0, run.model.num_layers}
     ),
 }
 

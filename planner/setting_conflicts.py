@@ -35,6 +35,14 @@ def check_settings(problem: Problem) -> None:
             raise UsageError("setting.needs", name=name, needs=NEEDS[spec.needs])
     if "target_modules" in settings.given:
         _check_target_modules(settings, model)
+    if settings.target_modules != (ALL_LINEAR,) and model.vision is not None:
+        raise UsageError(
+            "setting.not_modelled",
+            name="target_modules",
+            where=f"for {model.name}",
+            why="modules of its vision tower can have the same names",
+            instead="leave it out: all linear layers of the language model are adapted",
+        )
     _check_fp8(settings, workload)
     _check_offload(settings)
     _check_layout(settings)

@@ -4,6 +4,7 @@ from collections import Counter
 
 from planner.layer_view import LayerCounts
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
+from planner.model_spec import LayerKind
 from planner.problem import Problem
 
 StageCounts = tuple[LayerCounts, ...]
@@ -14,7 +15,7 @@ class SplitView:
 
     def __init__(self, problem: Problem, split: PipelineSplit) -> None:
         self.split = split
-        self._moe_layers = problem.model.moe_layers
+        self._kinds, self._mtp_kind = problem.model.layer_kinds, problem.model.mtp_kind
         self._mtp_num_layers = problem.workload.mtp_num_layers
         self._counts: dict[tuple[bool, int | None], StageCounts] = {}
         self.layers_by_stage = self.counts(NO_RECOMPUTE)
@@ -36,14 +37,14 @@ class SplitView:
         return found
 
     def _count(self, stage: int, whole: bool, block: int | None) -> LayerCounts:
-        found: Counter[tuple[bool, bool]] = Counter()
+        found: Counter[tuple[LayerKind, bool]] = Counter()
         for first, end in self.split.chunks[stage]:
             recomputed = (end if block is None else min(end, first + block)) if whole else first
             for layer in range(first, end):
-                found[self._moe_layers[layer], layer < recomputed] += 1
+                found[self._kinds[layer], layer < recomputed] += 1
         if self._mtp_num_layers and stage == self.split.num_stages - 1:
-            found[self._moe_layers[-1], whole] += self._mtp_num_layers
-        return tuple((is_moe, full, count) for (is_moe, full), count in found.items())
+            found[self._mtp_kind, whole] += self._mtp_num_layers
+        return tuple((kind, full, count) for (kind, full), count in found.items())
 
     def _decisive_stages(self) -> tuple[int, ...]:
         """Stages that can be the fullest: the first of those with as many layers of each kind.
@@ -54,6 +55,6 @@ class SplitView:
         first_of: dict[object, int] = {}
         last = self.split.num_stages - 1
         for stage, chunks in enumerate(self.split.chunks):
-            kinds = tuple(self._moe_layers[first:end] for first, end in chunks)
+            kinds = tuple(self._kinds[first:end] for first, end in chunks)
             first_of.setdefault((stage == 0, stage == last, kinds), stage)
         return tuple(first_of.values())

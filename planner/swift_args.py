@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from itertools import chain
 
 from planner.layout import Layout, PipelineSplit, Recompute
-from planner.model_spec import ModelSpec
+from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.recipe import Recipe
 from planner.settings import AS_PLANNED, Settings
 from planner.stack import Stack
@@ -89,7 +89,12 @@ SECTIONS: dict[str, list[str]] = {
         "optimizer_cpu_offload",
         "optimizer_offload_fraction",
     ],
-    "kernels": ["attention_backend", "cross_entropy_loss_fusion", "gradient_accumulation_fusion"],
+    "kernels": [
+        "attention_backend",
+        "vit_attn_impl",
+        "cross_entropy_loss_fusion",
+        "gradient_accumulation_fusion",
+    ],
     "learning": [
         "optimizer",
         "lr",
@@ -129,6 +134,7 @@ NOTES: dict[str, str] = {
     "merge_lora": "true writes the whole model with every checkpoint",
     "sequence_parallel": "a MoE layer with tensor parallelism trains only with it",
     "gradient_accumulation_fusion": "only with apex",
+    "vit_attn_impl": "transformers has no flash attention for this vision tower",
     "add_version": "true gives every start another folder, so that nothing can resume",
     "save_safetensors": "with true and no_save_optim, only Hugging Face weights are written",
 }
@@ -178,10 +184,12 @@ def training_args(
         "global_batch_size": layout.global_batch_size,
         "max_length": workload.seq_length,
         "packing": workload.packing,
-        "attention_backend": stack.attention_backend,
+        "attention_backend": _attention_backend(model, stack),
         "gradient_accumulation_fusion": stack.apex,
         "add_version": False,
     }
+    if model.vision is not None and not model.vision.has_flash_attention:
+        args["vit_attn_impl"] = "sdpa"
     if settings.names_split:
         args |= _named_pipeline_args(layout, settings)
     else:
@@ -205,6 +213,16 @@ def _named_pipeline_args(layout: Layout, settings: Settings) -> dict[str, ArgVal
     if layout.vpp > 1 and settings.pipeline_model_parallel_layout is None:
         args["virtual_pipeline_model_parallel_size"] = layout.vpp
     return args
+
+
+def _attention_backend(model: ModelSpec, stack: Stack) -> str:
+    """The stack's, but for attention sinks, which flash attention does not have.
+
+    Source: ms-swift 4.6.0, swift/megatron/model/utils.py:18.
+    """
+    attention = model.attention
+    sinks = isinstance(attention, GroupedQueryAttention) and attention.sinks
+    return "fused" if sinks and stack.attention_backend == "flash" else stack.attention_backend
 
 
 def _recipe_args(recipe: Recipe) -> dict[str, ArgValue]:

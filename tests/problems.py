@@ -18,7 +18,9 @@ from planner.topology_files import load_topology
 from planner.workload import Placement, TunerType, Workload
 
 GIB = 2**30
-MODELS = [model.name for model in known_models()]
+MODELS = [
+    model.name for model in known_models() if resolve_model(model.name).unplanned_attention is None
+]
 FULL = Recompute(granularity="full", method="uniform", num_layers=1)
 
 
@@ -28,7 +30,9 @@ def divisors(number: int) -> list[int]:
 
 def shortened(model: ModelSpec, num_layers: int) -> ModelSpec:
     """The same widths with fewer layers, the first ones."""
-    return replace(model, num_layers=num_layers, moe_layers=model.moe_layers[:num_layers])
+    patterns = ("moe_layers", "linear_layers", "window_layers")
+    kept = {pattern: getattr(model, pattern)[:num_layers] for pattern in patterns}
+    return replace(model, num_layers=num_layers, **kept)
 
 
 def problem(

@@ -73,7 +73,7 @@ def model_of(row: Row) -> ModelSpec:
     names = {"qwen3_moe": "Qwen3-30B-A3B", "dense": "Qwen2.5-7B", "mla": "DeepSeek-V3"}
     model = resolve_model(names[row.get("family", "qwen3_moe")])
     if isinstance(model.attention, GroupedQueryAttention):  # as the measured ranks were built
-        attention = replace(model.attention, qkv_bias=False, qk_layernorm=True)
+        attention = replace(model.attention, qkv_bias=False, qk_layernorm="head")
         model = replace(model, attention=attention)
     layers = row["layers"]
     return replace(model, num_layers=layers, moe_layers=(model.is_moe,) * layers)

@@ -3,6 +3,10 @@
 from planner.messages.message import Message
 
 MESSAGES: dict[str, Message] = {
+    "model.unplanned_attention": Message(
+        "{model} has {attention}, whose memory and time are not modelled: no layout can be planned",
+        "`plan models {model}` shows its parameters by part",
+    ),
     "model.unknown": Message(
         "model {name} is not bundled, not a folder or file here, and not in the local hub caches",
         "{suggestion}; or give a folder that holds config.json; or allow the "

@@ -20,6 +20,9 @@ MESSAGES: dict[str, Message] = {
     "reason.no_recompute": Message("nothing is recomputed: all activations fit"),
     "reason.recompute_asked": Message("recompute {recompute}, as asked for"),
     "reason.recompute": Message("recomputing {recompute} is the cheapest choice that fits"),
+    "reason.not_trained": Message(
+        "ms-swift's Megatron commands cannot train {model} today: {why}; no scripts can be written"
+    ),
     "reason.limit": Message(
         "stage {stage} is the fullest, {percent} % of a GPU at {moment}: {terms}"
     ),

@@ -22,9 +22,6 @@ MESSAGES: dict[str, Message] = {
         "{groups} query groups are not a multiple of tp = {tp}, as megatron-core before 0.16 needs",
         "lower tp to {nearest}",
     ),
-    "rule.vocabulary_tp": Message(
-        "a vocabulary of {words} is not a multiple of tp = {tp}", "lower tp to {nearest}"
-    ),
     "rule.ffn_tp": Message(
         "a feed-forward size of {size} is not a multiple of tp = {tp}", "lower tp to {nearest}"
     ),
@@ -33,6 +30,10 @@ MESSAGES: dict[str, Message] = {
     ),
     "rule.lora_etp": Message(
         "LoRA does not divide experts by etp = {etp}", "use etp 1, or train all parameters"
+    ),
+    "rule.bias_etp": Message(
+        "etp = {etp}, but the experts of {model} have biases, which Megatron-Core keeps whole",
+        "set expert_tensor_parallel_size to 1",
     ),
     "rule.experts_ep": Message(
         "{experts} experts are not a multiple of ep = {ep}", "lower ep to {nearest}"

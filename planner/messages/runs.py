@@ -3,6 +3,10 @@
 from planner.messages.message import Message
 
 MESSAGES: dict[str, Message] = {
+    "run.not_trained": Message(
+        "no scripts are written for {model}: ms-swift's Megatron commands cannot train it ({why})",
+        "leave --output-dir out: the plan itself is printed",
+    ),
     "run.needs": Message(
         "scripts need {flags}",
         "--model-path FOLDER-OR-HUB-ID --dataset FILE-OR-HUB-ID, as the nodes see them; "

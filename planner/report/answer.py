@@ -79,7 +79,8 @@ def _inputs(problem: Problem) -> dict[str, Any]:
 
 def _model(model: ModelSpec) -> dict[str, Any]:
     found = asdict(model)
-    found["moe_layers"] = sum(model.moe_layers)
+    for layers in ("moe_layers", "linear_layers", "window_layers"):
+        found[layers] = sum(found[layers])
     found["parameters"] = sum(model_parameters(model).values())
     found["active_parameters"] = active_parameters(model)
     return found

@@ -14,6 +14,7 @@ from problems import MODELS, Case, cases
 
 import planner
 from planner.evaluate import Evaluator
+from planner.model_files import resolve_model
 from planner.plan import Plan
 from planner.planning import make_plan
 from planner.step_time import CATEGORIES
@@ -125,8 +126,15 @@ def test_a_failure_is_one_object_by_the_schema(words: tuple[str, ...]) -> None:
     answer_of(ran, "error")
 
 
-def test_every_bundled_model_is_searched_above() -> None:
-    assert set(MODELS) <= {word for words in SEARCHES.values() for word in words}
+ONE_OF_EACH_TYPE = {resolve_model(name).model_type: name for name in MODELS}.values()
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_TYPE)
+def test_a_model_of_every_type_is_planned(name: str) -> None:
+    asked = ("--gpus", "256", "--model", name, "--json", "--top", "1", "--tuner-type", "lora")
+    answer = answer_of(plan(*asked), "search_answer")
+
+    assert answer["plans"][0]["verdict"] == "fits"
 
 
 def test_the_verdict_is_missing_only_where_a_broken_rule_leaves_nothing_to_evaluate() -> None:

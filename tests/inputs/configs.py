@@ -11,7 +11,7 @@ BUNDLED: dict[str, dict[str, Any]] = {
     model.name: json.loads(model.path.read_text()) for model in known_models()
 }
 
-# Sizes of published models of the other two model types (Qwen/Qwen3-8B, Qwen/Qwen2-57B-A14B).
+# The sizes of two published models, without what else their files hold.
 QWEN3_8B = {
     "architectures": ["Qwen3ForCausalLM"],
     "attention_bias": False,
@@ -45,6 +45,7 @@ QWEN2_57B_A14B = {
 }
 
 ALL = [*BUNDLED.values(), QWEN3_8B, QWEN2_57B_A14B]
+IDS = [*BUNDLED, "qwen3", "qwen2_moe"]
 
 json_values = st.recursive(
     st.none()

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from planner.architectures import ARCHITECTURES, IRRELEVANT
+from planner.architectures import ARCHITECTURES
+from planner.architectures.rules import IRRELEVANT, Anything, Required
 from planner.errors import UsageError
 from planner.model_config import model_spec_from_config
 from planner.model_spec import GroupedQueryAttention, ModelSpec, MultiLatentAttention
-from tests.inputs.configs import ALL, BUNDLED, QWEN2_57B_A14B, QWEN3_8B, spoiled_configs
+from tests.inputs.configs import ALL, BUNDLED, IDS, QWEN2_57B_A14B, QWEN3_8B, spoiled_configs
 
 
 def spec(config: object, **changes: Any) -> ModelSpec:
@@ -29,7 +30,7 @@ def test_qwen3_moe() -> None:
     model = spec(BUNDLED["Qwen3-30B-A3B"])
 
     assert model.attention == GroupedQueryAttention(
-        num_heads=32, num_query_groups=4, head_dim=128, qkv_bias=False, qk_layernorm=True
+        num_heads=32, num_query_groups=4, head_dim=128, qkv_bias=False, qk_layernorm="head"
     )
     assert model.moe is not None
     assert (model.moe.num_experts, model.moe.router_topk, model.moe.ffn_hidden_size) == (
@@ -68,7 +69,7 @@ def test_qwen2_is_dense_and_has_a_bias_on_q_k_and_v() -> None:
     model = spec(BUNDLED["Qwen2.5-7B"])
 
     assert model.attention == GroupedQueryAttention(
-        num_heads=28, num_query_groups=4, head_dim=128, qkv_bias=True, qk_layernorm=False
+        num_heads=28, num_query_groups=4, head_dim=128, qkv_bias=True, qk_layernorm="none"
     )
     assert model.moe is None and not model.is_moe
     assert model.moe_layers == (False,) * 28
@@ -88,7 +89,7 @@ def test_qwen3_is_dense_and_has_norms_on_q_and_k() -> None:
     model = spec(QWEN3_8B)
 
     assert isinstance(model.attention, GroupedQueryAttention)
-    assert model.attention.qk_layernorm and not model.attention.qkv_bias
+    assert model.attention.qk_layernorm == "head" and not model.attention.qkv_bias
 
 
 def test_transformers_5_calls_the_number_of_experts_otherwise() -> None:
@@ -110,18 +111,20 @@ def test_as_many_key_value_heads_as_heads_when_null() -> None:
     assert isinstance(attention, GroupedQueryAttention) and attention.num_query_groups == 28
 
 
-@pytest.mark.parametrize("config", ALL, ids=lambda config: config["model_type"])
+@pytest.mark.parametrize("config", ALL, ids=IDS)
 def test_no_field_that_is_read_may_be_missing_unless_it_has_a_default(
     config: dict[str, Any],
 ) -> None:
-    defaults = {"tie_word_embeddings", "num_nextn_predict_layers", "hidden_act"}
-    for field in config:
-        rule = ARCHITECTURES[config["model_type"]].rules.get(field)
-        if rule is None or field in defaults or rule.default is None:
+    architecture = ARCHITECTURES[config["model_type"]]
+    inner = config if architecture.vision is None else config["text_config"]
+    for rule_name, rule in architecture.rules.items():
+        names = [name for name in rule.names or (rule_name,) if name in inner]
+        if len(names) != 1 or not isinstance(rule.default, Required):
             continue
-        error = refusal(config, **{field: ...})
-        assert error.message_id == "config.missing_field", field
-        assert field in error.message
+        without = {name: value for name, value in inner.items() if name not in names}
+        whole = without if inner is config else config | {"text_config": without}
+        error = refusal(whole)
+        assert error.message_id == "config.missing_field", names
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_an_unknown_field_is_told_with_the_nearest_known_one() -> None:
 
 
 def test_an_unknown_architecture_is_told_with_the_known_ones() -> None:
-    fix = refusal({"model_type": "zamba"}).fix
+    fix = refusal({"model_type": "hyena-9"}).fix
 
     assert [name for name in ARCHITECTURES if name not in fix] == []
 
@@ -191,10 +194,16 @@ def test_only_an_object_is_a_config(config: object) -> None:
     assert refusal(config).message_id == "config.not_object"
 
 
-@pytest.mark.parametrize("config", ALL, ids=lambda config: config["model_type"])
+@pytest.mark.parametrize("config", ALL, ids=IDS)
 def test_fields_that_are_called_irrelevant_change_nothing(config: dict[str, Any]) -> None:
     expected = spec(config, quantization_config=...)
-    for field in IRRELEVANT - {"quantization_config"}:
+    rules = ARCHITECTURES[config["model_type"]].rules
+    free = (
+        set()
+        if "text_config" in config
+        else {name for name, rule in rules.items() if isinstance(rule, Anything)}
+    )
+    for field in IRRELEVANT - {"quantization_config"} | free:
         assert spec(config, **({"quantization_config": ...} | {field: 7})) == expected
 
 
@@ -217,7 +226,16 @@ def test_no_more_groups_are_chosen_than_there_are() -> None:
 
 def test_no_field_is_both_read_and_irrelevant() -> None:
     for architecture in ARCHITECTURES.values():
-        assert not IRRELEVANT & set(architecture.rules)
+        for table in (architecture.rules, architecture.wrapper, architecture.vision or {}):
+            names = {name for key, rule in table.items() for name in rule.names or (key,)}
+            assert not IRRELEVANT & names
+
+
+def test_no_field_has_two_meanings() -> None:
+    for architecture in ARCHITECTURES.values():
+        for table in (architecture.rules, architecture.wrapper, architecture.vision or {}):
+            names = [name for key, rule in table.items() for name in rule.names or (key,)]
+            assert len(names) == len(set(names))
 
 
 @settings(max_examples=2500)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from planner.errors import UsageError
-from planner.model_files import known_models, planner_cache, resolve_model
+from planner.model_files import MODELS_FOLDER, known_models, planner_cache, resolve_model
 from tests.inputs.configs import BUNDLED, QWEN3_8B
 
 NAME = "Org/Some.Model-8B"
@@ -28,7 +28,6 @@ def environ(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("model", known_models(), ids=lambda model: model.name)
 def test_bundled_files_are_the_ones_of_the_index(model: Any) -> None:
     assert hashlib.sha256(model.path.read_bytes()).hexdigest() == model.sha256
-    assert abs(model.total_parameters / 1e9 - model.published_total_billions) < 0.5
 
 
 @pytest.mark.parametrize("model", known_models(), ids=lambda model: model.name)
@@ -40,8 +39,8 @@ def test_a_bundled_model_is_found_by_name_and_hub_id_in_any_case(model: Any) -> 
     assert resolve_model(model.hub_id.upper()) == by_name
 
 
-def test_the_issue_names_four_models() -> None:
-    assert set(BUNDLED) == {"Qwen3-30B-A3B", "Qwen3-235B-A22B", "DeepSeek-V3", "Qwen2.5-7B"}
+def test_every_bundled_file_is_in_the_index() -> None:
+    assert {path.stem for path in MODELS_FOLDER.glob("*.json")} == set(BUNDLED)
 
 
 def test_a_folder_and_a_file(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ DENSE = problem("Qwen2.5-7B")
 DEEPSEEK = problem("DeepSeek-V3")
 OLD = problem(stack="ms-swift-3.12")
 NEW = problem(stack="gpu-kit-2026-11")
+BIASED = problem("gpt-oss-20b")
 GQA = QWEN3.model.attention
 assert isinstance(GQA, GroupedQueryAttention)
 
@@ -54,7 +55,6 @@ TWO_STAGES = PipelineSplit((((0, 20),), ((20, 48),)))
 LOSES_A_LAYER = PipelineSplit((((0, 20),), ((21, 48),)))
 MIXED = replace(
     QWEN3.model,
-    vocab_size=150000,
     attention=replace(GQA, num_heads=48, num_query_groups=8),
 )
 
@@ -67,16 +67,13 @@ EDGES: dict[str, tuple[Edge, Edge]] = {
     "heads_tp": ((DENSE, sizes(tp=8)), (DENSE, sizes(tp=4))),
     "query_groups_tp": ((six(MIXED), sizes(6, tp=6)), (six(MIXED), sizes(6, tp=2))),
     "query_groups_tp_strict": ((OLD, sizes(tp=8)), (QWEN3, sizes(tp=8))),
-    "vocabulary_tp": (
-        (six(MIXED, vocab_size=150001), sizes(6, tp=2)),
-        (six(MIXED), sizes(6, tp=2)),
-    ),
     "ffn_tp": (
         (problem(replace(DENSE.model, dense_ffn_hidden_size=18946)), sizes(tp=4)),
         (DENSE, sizes(tp=4)),
     ),
     "dense_model": ((DENSE, sizes(ep=2)), (QWEN3, sizes(ep=2))),
     "lora_etp": ((problem(tuner_type=TunerType.LORA), sizes(etp=2)), (QWEN3, sizes(etp=2))),
+    "bias_etp": ((BIASED, sizes(etp=2)), (BIASED, sizes(ep=2))),
     "experts_ep": ((six(QWEN3.model), sizes(6, ep=3)), (six(QWEN3.model), sizes(6, ep=2))),
     "expert_ffn_etp": (
         (six(QWEN3.model, ffn_hidden_size=770), sizes(6, etp=3)),
@@ -177,10 +174,10 @@ FIXED: dict[str, Any] = {
     "heads_tp": lambda p, s, v: (p, replace(s, tp=v["nearest"])),
     "query_groups_tp": lambda p, s, v: (p, replace(s, tp=v["nearest"])),
     "query_groups_tp_strict": lambda p, s, v: (p, replace(s, tp=v["nearest"])),
-    "vocabulary_tp": lambda p, s, v: (p, replace(s, tp=v["nearest"])),
     "ffn_tp": lambda p, s, v: (p, replace(s, tp=v["nearest"])),
     "dense_model": lambda p, s, v: (p, replace(s, ep=1, etp=1)),
     "lora_etp": lambda p, s, v: (p, replace(s, etp=1)),
+    "bias_etp": lambda p, s, v: (p, replace(s, etp=1)),
     "experts_ep": lambda p, s, v: (p, replace(s, ep=v["nearest"])),
     "expert_ffn_etp": lambda p, s, v: (p, replace(s, etp=v["nearest"])),
     "sequence_shards": lambda p, s, v: (with_workload(p, seq_length=v["nearest"]), s),

@@ -279,7 +279,7 @@ def test_choices_of_recomputation_are_legal_and_each_saves_memory(model: str, st
     assert {recompute.granularity for recompute in ladder} == {"none", "selective", "full"}
     assert not any(violations(stated, replace(sizes, recompute=each)) for each in ladder)
     assert max(used) == used[0] and used.count(used[0]) == 1 and min(used) == used[-1]
-    assert min(seconds) == seconds[0]
+    assert min(seconds) == pytest.approx(seconds[0])
 
 
 @pytest.mark.parametrize("wanted", ["none", "selective", "full"])

@@ -26,7 +26,8 @@ from swift.megatron.arguments import (
 from swift.megatron.model.utils import get_mcore_model_config
 from swift.megatron.utils import get_padding_to, prepare_mcore_model
 from swift.utils.utils import _patch_get_type_hints
-from transformers import AutoConfig, HfArgumentParser
+from transformers import AutoConfig, HfArgumentParser, PreTrainedConfig
+from transformers.initialization import no_init_weights
 
 from stack import fake_world
 
@@ -194,12 +195,15 @@ def build_models(arguments: Any, answer: dict[str, Any]) -> list[Any]:
     answer["stage"] = "config"
     arguments.init_model_with_meta_device = True
     arguments.use_cpu_initialization = False
-    config = get_mcore_model_config(arguments, AutoConfig.from_pretrained(arguments.model_dir))
+    config = get_mcore_model_config(arguments, _hf_config(arguments.model_dir))
     answer["stage"] = "build"
-    models = get_mcore_model(config)
-    if arguments.tuner_type == "lora":
-        models = [prepare_mcore_model(arguments, model) for model in models]
-    return models
+    with no_init_weights():  # of a vision tower: transformers would draw them
+        models = get_mcore_model(config)
+    return [prepare_mcore_model(arguments, model) for model in models]
+
+
+def _hf_config(folder: str) -> PreTrainedConfig:
+    return AutoConfig.from_pretrained(folder, trust_remote_code=True)  # as ms-swift does
 
 
 def _count(model: Any) -> dict[str, Any]:
@@ -210,5 +214,6 @@ def _count(model: Any) -> dict[str, Any]:
             for kind in ("total", "expert") if ".experts." in name else ("total",):
                 sizes[kind] += parameter.numel()
                 sizes[f"trainable_{kind}"] += parameter.numel() * parameter.requires_grad
-    layers = [layer.layer_number - 1 for layer in model.decoder.layers]
-    return {"layers": layers, "mtp": getattr(model, "mtp", None) is not None, **sizes}
+    language = getattr(model, "language_model", model)
+    layers = [layer.layer_number - 1 for layer in language.decoder.layers]
+    return {"layers": layers, "mtp": getattr(language, "mtp", None) is not None, **sizes}

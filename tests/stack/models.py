@@ -54,6 +54,7 @@ SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "short-qwen2.5": ("Qwen2.5-7B", {"num_hidden_layers": 8}),
     "odd-qwen2.5": ("Qwen2.5-7B", {"num_hidden_layers": 3, "intermediate_size": 18945}),
     "prime-qwen2.5": ("Qwen2.5-7B", {"num_hidden_layers": 3, "vocab_size": 152063}),
+    "short-gpt-oss": ("gpt-oss-20b", {"num_hidden_layers": 4, "layer_types": None}),
     "odd-qwen3": (
         "Qwen3-30B-A3B",
         {
@@ -68,6 +69,14 @@ SHORT: dict[str, tuple[str, dict[str, Any]]] = {
             "vocab_size": 1008,
         },
     ),
+}
+
+# Types that transformers does not have: their configuration is the one of another type.
+REMOTE_CODE = {
+    "kimi_k2": (
+        "from transformers import DeepseekV3Config as V3\n\n\n"
+        'class {name}(V3):\n    model_type = "kimi_k2"\n'
+    )
 }
 
 CHAT_TEMPLATE = (
@@ -95,7 +104,13 @@ def write_model(folder: Path, config: dict[str, Any]) -> Path:
     ms-swift knows a model by the name of its folder; one that it does not know needs --template.
     """
     folder.mkdir(parents=True)
+    if config["model_type"] not in REMOTE_CODE:  # transformers has the class
+        config = {name: value for name, value in config.items() if name != "auto_map"}
     (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    if config["model_type"] in REMOTE_CODE:
+        module, class_name = config["auto_map"]["AutoConfig"].split(".")
+        code = REMOTE_CODE[config["model_type"]].format(name=class_name)
+        (folder / f"{module}.py").write_text(code, "utf-8")
     _write_tokenizer(folder)
     return folder
 

@@ -66,6 +66,7 @@ class RealStack:
         self.scratch = Path(self._scratch.name)
         self._log = (self.scratch / "worker.log").open("w+")
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        offline["HF_MODULES_CACHE"] = str(self.scratch / "modules")  # of models' own code
         paths = python_path(megatron_core, HERE.parent)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "stack.worker"],

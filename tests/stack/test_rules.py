@@ -23,6 +23,7 @@ pytestmark = pytest.mark.stack
 
 QWEN3, DEEPSEEK, DENSE = "short-qwen3", "short-deepseek", "short-qwen2.5"
 ODD, ODD_DENSE, PRIME_DENSE = "odd-qwen3", "odd-qwen2.5", "prime-qwen2.5"
+BIASED = "short-gpt-oss"
 
 
 def _selective(*modules: str) -> Recompute:
@@ -46,10 +47,10 @@ BREAKS: dict[str, Candidate] = {
     "world_expert": candidate(QWEN3, 6, parallel={"ep": 4}),
     "heads_tp": candidate(DENSE, 8, parallel={"tp": 8}),
     "query_groups_tp": candidate(ODD, 4, parallel={"tp": 4}),
-    "vocabulary_tp": candidate(PRIME_DENSE, 2, parallel={"tp": 2}),
     "ffn_tp": candidate(ODD_DENSE, 2, parallel={"tp": 2}),
     "dense_model": candidate(DENSE, 8, parallel={"ep": 4, "etp": 2}),
     "lora_etp": candidate(QWEN3, 2, parallel={"etp": 2}, tuner_type=TunerType.LORA),
+    "bias_etp": candidate(BIASED, 2, parallel={"etp": 2}),
     "experts_ep": candidate(QWEN3, 3, parallel={"ep": 3}),
     "expert_ffn_etp": candidate(ODD, 8, parallel={"etp": 8}),
     "sequence_shards": candidate(QWEN3, 2, parallel={"tp": 2}, seq_length=8191),
@@ -106,16 +107,6 @@ def test_a_layout_that_breaks_one_rule_is_refused_or_not_what_it_says(
         forgotten(stack, folder, broken)
 
 
-def _padding_is_not_counted(stack: RealStack, folder: Path, broken: Candidate) -> None:
-    """The vocabulary is rounded up, for the embedding and for the output layer."""
-    problem, sizes = broken.problem(stack.megatron_core), broken.sizes
-    flags = broken.flags(stack.megatron_core)
-    (chunk,) = stack.build(folder, sizes.world_size, flags, rank=0)
-    layout = Layout(world_size=sizes.world_size, tp=sizes.tp, split=sizes.split or split([[1]]))
-    counted = rank_parameters(problem.model, layout, problem.workload, 0).total
-    assert chunk["total"] == counted + problem.model.hidden_size  # half a row each
-
-
 def _expert_sizes_do_nothing(stack: RealStack, folder: Path, broken: Candidate) -> None:
     """A dense model has the same layers with and without them."""
     flags = broken.flags(stack.megatron_core)
@@ -165,7 +156,6 @@ def _only_its_absence_is_refused(stack: RealStack, folder: Path, broken: Candida
 
 
 FORGOTTEN: dict[str, Callable[[RealStack, Path, Candidate], None]] = {
-    "vocabulary_tp": _padding_is_not_counted,
     "dense_model": _expert_sizes_do_nothing,
     "sequence_shards": _the_sequence_is_longer,
     "mtp_available": _layers_are_trained_from_nothing,
@@ -178,6 +168,20 @@ FORGOTTEN: dict[str, Callable[[RealStack, Path, Candidate], None]] = {
 def test_the_rules_that_megatron_forgets_are_the_ones_proven_here() -> None:
     of_sizes = set(RULES) - set(SETTING_RULES)
     assert set(FORGOTTEN) == {rule.id for rule in of_sizes if rule.forgotten}
+
+
+def test_a_vocabulary_that_tp_does_not_divide_is_padded_and_counted(
+    stack: RealStack, short_folders: dict[str, Path]
+) -> None:
+    """Half a row more for the embedding and half a row for the output layer."""
+    padded = candidate(PRIME_DENSE, 2, parallel={"tp": 2})
+    assert padded.broken(stack.megatron_core) == []
+
+    problem, sizes = padded.problem(stack.megatron_core), padded.sizes
+    flags = padded.flags(stack.megatron_core)
+    (chunk,) = stack.build(short_folders[PRIME_DENSE], sizes.world_size, flags, rank=0)
+    layout = Layout(world_size=sizes.world_size, tp=sizes.tp, split=sizes.split or split([[1]]))
+    assert chunk["total"] == rank_parameters(problem.model, layout, problem.workload, 0).total
 
 
 def test_an_uneven_sequence_cannot_be_split_over_context_parallel_ranks(

@@ -23,7 +23,10 @@ class _SplitAlongDim:
 
 
 class DotProductAttention(nn.Module):
-    """Attention of `sbhd`, `bshd` or packed `thd` tensors: causal, full, or masked."""
+    """Attention of `sbhd`, `bshd` or packed `thd` tensors: causal, full, or masked.
+
+    Parameter, with softmax_type "learnable": softmax_offset, an element a head of the rank.
+    """
 
     def __init__(
         self,
@@ -33,9 +36,17 @@ class DotProductAttention(nn.Module):
         attn_mask_type: str = "causal",
         softmax_scale: float | None = None,
         cp_group: Any = None,
+        tp_size: int = 1,
+        tp_group: Any = None,
+        softmax_type: str = "vanilla",
         **_: object,
     ) -> None:
         super().__init__()
+        self.softmax_type = softmax_type
+        if softmax_type == "learnable":
+            shards = tp_size if tp_group is None else tp_group.size()
+            offsets = torch.empty(num_attention_heads // shards, device="cuda")
+            self.softmax_offset = nn.Parameter(offsets)
         self.attn_mask_type = attn_mask_type
         self.softmax_scale = softmax_scale
         self.cp_group = cp_group
@@ -55,6 +66,8 @@ class DotProductAttention(nn.Module):
         """Return the context with heads and channels of the last two dimensions merged."""
         if self.cp_group is not None:
             raise NotImplementedError("the Transformer Engine stand-in has no context parallelism")
+        if self.softmax_type != "vanilla":
+            raise NotImplementedError("the Transformer Engine stand-in has no attention sinks")
         mask_type = attn_mask_type or self.attn_mask_type
         heads = [query_layer, key_layer, value_layer]
         if qkv_format == "thd":

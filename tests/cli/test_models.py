@@ -1,0 +1,75 @@
+"""`plan models`: what is known, a model by part, and what the planner does not do with some."""
+
+import pytest
+from console import plan
+from golden_files import check_golden
+
+from planner.architectures import ARCHITECTURES
+from planner.model_files import known_models, resolve_model
+from planner.parameters import model_parameters
+
+
+def test_golden_list_of_models() -> None:
+    ran = plan("models")
+    assert (ran.status, ran.err) == (0, "")
+    assert max(map(len, ran.out.splitlines())) <= 100
+    check_golden("cli/models.txt", ran.out)
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V3", "Qwen3.5-35B-A3B", "Mixtral-8x7B-v0.1"])
+def test_golden_parts_of_a_model(name: str) -> None:
+    ran = plan("models", name)
+    assert (ran.status, ran.err) == (0, "")
+    check_golden(f"cli/models-{name}.txt", ran.out)
+
+
+def test_the_list_as_json_has_every_model_and_type() -> None:
+    answer = plan("models", "--json").answer
+
+    assert [model["name"] for model in answer["models"]] == [m.name for m in known_models()]
+    assert set(answer["architectures"]) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("bundled", known_models(), ids=lambda bundled: bundled.name)
+def test_parts_as_json_add_up(bundled: object) -> None:
+    name = bundled.name  # type: ignore[attr-defined]
+    answer = plan("models", name, "--json").answer
+    model = resolve_model(name)
+
+    assert sum(answer["parameters"].values()) == answer["total"]
+    with_mtp = sum(model_parameters(model, mtp_num_layers=model.mtp_num_layers).values())
+    assert answer["total"] + answer["mtp_parameters"] == with_mtp
+    assert answer["active"] <= answer["total"]
+
+
+def test_a_model_that_nobody_knows_is_one_line() -> None:
+    ran = plan("models", "Qwen4-Nothing")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["GLM-5", "Qwen3-Next-80B-A3B-Instruct"])
+@pytest.mark.parametrize("command", [(), ("check",)])
+def test_attention_that_is_not_modelled_is_refused_by_name(
+    command: tuple[str, ...], name: str
+) -> None:
+    ran = plan(*command, "--gpus", "64", "--model", name)
+    attention = resolve_model(name).unplanned_attention
+    assert attention is not None
+
+    assert (ran.status, ran.out) == (2, "")
+    assert attention in ran.err and f"plan models {name}" in ran.err
+
+
+def test_a_model_that_ms_swift_cannot_train_is_planned_and_no_script_is_written(
+    tmp_path: object,
+) -> None:
+    asked = ("--gpus", "16", "--model", "Mixtral-8x7B-v0.1")
+    planned = plan(*asked)
+    assert planned.status == 0
+    assert "cannot train Mixtral-8x7B-v0.1 today" in " ".join(planned.out.split())
+
+    folder = f"{tmp_path}/run"
+    refused = plan(*asked, "--output-dir", folder, "--model-path", "m", "--dataset", "d")
+    assert (refused.status, refused.out) == (2, "")
+    assert "no scripts are written" in refused.err

@@ -140,6 +140,13 @@ def layout_end_chunks(problem: Problem, sizes: Sizes) -> Values | None:
     return {"chunks": len(chunks)}
 
 
+def layout_empty(problem: Problem, sizes: Sizes) -> Values | None:
+    """Every chunk between the first and the last holds something."""
+    chunks = _chunks(problem) or []
+    empty = [place for place in range(1, len(chunks) - 1) if not chunks[place]]
+    return {"place": empty[0] + 1, "chunks": len(chunks)} if empty else None
+
+
 def layout_layers(problem: Problem, sizes: Sizes) -> Values | None:
     """A layout string has a t for every decoder layer."""
     chunks, layers = _chunks(problem), problem.model.num_layers

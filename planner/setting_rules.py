@@ -50,6 +50,14 @@ SETTING_RULES: tuple[Rule, ...] = (
         forgotten=True,
         evaluable=True,
     ),
+    Rule(
+        "layout_empty",
+        "pipeline",
+        checks.layout_empty,
+        "ms-swift 4.6.0, swift/utils/transformers_utils.py:46 divides by a chunk's parameters",
+        forgotten=True,
+        evaluable=True,
+    ),
     Rule("layout_layers", "pipeline", checks.layout_layers, f"{_LAYOUT}: validate_layer_layout"),
     Rule("layout_mtp", "pipeline", checks.layout_mtp, f"{_LAYOUT}: validate_layer_layout"),
     Rule(

@@ -61,6 +61,10 @@ SETTING_EDGES: dict[str, tuple[Edge, Edge]] = {
         edge(f"{LAYOUT}=|Et*24|t*24L|", pp=4),
         edge(f"{LAYOUT}=E,t*12|t*12|t*24|L", pp=4),
     ),
+    "layout_empty": (
+        edge(f"{LAYOUT}=Et*24||t*24|L", pp=4),
+        edge(f"{LAYOUT}=E|t*24|t*24|L", pp=4),
+    ),
     "layout_layers": (edge(f"{LAYOUT}=Et*24|t*23L", pp=2), edge(f"{LAYOUT}=Et|t*47L", pp=2)),
     "layout_mtp": (
         edge(f"{LAYOUT}=Et*24|t*24mL", pp=2),

@@ -50,6 +50,10 @@ MESSAGES: dict[str, Message] = {
         "Megatron-Core builds them all the same",
         "move E to the first chunk and L to the last",
     ),
+    "rule.layout_empty": Message(
+        "chunk {place} of {chunks} holds nothing, and ms-swift ends with a division by zero there",
+        "give it a layer, or leave it out",
+    ),
     "rule.layout_layers": Message(
         "pipeline_model_parallel_layout has {found} t for {layers} decoder layers",
         "write {layers} t",

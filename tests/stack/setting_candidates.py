@@ -57,7 +57,11 @@ SETTING_CANDIDATES: dict[str, tuple[Candidate, Candidate]] = {
     "layout_ends": (named(f"{LAYOUT}=tEt*5|t*6L", pp=2), named(f"{LAYOUT}=E|t*6|t*6|L", pp=4)),
     "layout_end_chunks": (
         named(f"{LAYOUT}=Et*5|t*6|tL|", pp=4),
+        named(f"{LAYOUT}=E|t*6|t*5|tL", pp=4),
+    ),
+    "layout_empty": (
         named(f"{LAYOUT}=Et*5|t*6||tL", pp=4),
+        named(f"{LAYOUT}=Et*5|t*5|t|tL", pp=4),
     ),
     "layout_layers": (named(f"{LAYOUT}=Et*6|t*5L", pp=2), named(f"{LAYOUT}=E|t*12L", pp=2)),
     "layout_mtp": (

@@ -58,6 +58,14 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
             unit="tokens",
             source="the model's longest document; longer ones need rope scaling",
         )
+    if problem.model.vision is not None:
+        yield Assumption(
+            id="vision.images",
+            value=0,
+            unit="images",
+            source="the vision tower's weights are counted on the first stage, its activations and "
+            "time are not",
+        )
     left = problem.model.mtp_num_layers - workload.mtp_num_layers
     if left > 0:
         yield Assumption(

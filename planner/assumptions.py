@@ -80,8 +80,7 @@ def _stack(problem: Problem) -> Iterator[Assumption]:
 def _guesses(problem: Problem) -> Iterator[Assumption]:
     cluster = problem.cluster
     yield from cluster.assumptions
-    families = (cluster.nvlink_efficiency, cluster.network_efficiency)
-    for family in families if cluster.num_nodes > 1 else families[:1]:
+    for family in dict.fromkeys(link.efficiency for link in cluster.links.values()):
         source = assumed_family(family)
         if source is not None:
             yield Assumption(id=f"collectives.{family}", value=family, unit="", source=source)

@@ -286,7 +286,10 @@ def _inside_nvlink(problem: Problem, sizes: Sizes, group: str, size: int) -> Val
     if place_group(problem.cluster, grids, group).link_class == NVLINK:
         return None
     domain = problem.cluster.nvlink_domain_size
-    return {"size": size, "domain": domain, "nearest": _largest_divisor(domain, size)}
+    leaves = f"leaves its NVLink domain of {domain}" if domain > 1 else "has no NVLink between them"
+    shared = gcd(domain, size)
+    nearest = shared if shared > 1 else _largest_divisor(domain, size)
+    return {"size": size, "leaves": leaves, "domain": domain, "nearest": nearest}
 
 
 def tp_nvlink(problem: Problem, sizes: Sizes) -> Values | None:

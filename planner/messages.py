@@ -81,6 +81,10 @@ MESSAGES: dict[str, Message] = {
     "topology.unknown": Message(
         "topology {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    "topology.refused": Message(
+        "topology {name} cannot be planned for: {reason}",
+        "name another (plan topology list), or write a YAML file if you know its numbers",
+    ),
     "topology.fewer_gpus": Message(
         "a host of {name} has {gpus} GPUs, not {wanted}",
         "use {nearest} nodes, or another topology",
@@ -171,6 +175,10 @@ MESSAGES: dict[str, Message] = {
         "experts are {percent} % of the weights: ep{ep} leaves {local} of {experts} on each GPU; "
         "their all-to-all crosses nodes"
     ),
+    "reason.ep_pcie": Message(
+        "experts are {percent} % of the weights: ep{ep} leaves {local} of {experts} on each GPU; "
+        "their all-to-all goes over PCIe inside a host"
+    ),
     "reason.pp_across": Message(
         "pp{pp} sends {mib} MiB a microbatch between nodes, the least of all groups"
     ),
@@ -197,6 +205,7 @@ MESSAGES: dict[str, Message] = {
         "the layout that needs least, {layout}, takes {used_gib} of {usable_gib} GiB: {terms}"
     ),
     "nofit.lora": Message("train LoRA: --tuner-type lora fits these GPUs"),
+    "nofit.placement": Message("let TP and EP leave NVLink: --placement any fits"),
     "nofit.gpus": Message(
         "use {gpus} GPUs: --gpus {gpus} --nodes {nodes} --global-batch-size {batch} fits"
     ),
@@ -247,11 +256,11 @@ MESSAGES: dict[str, Message] = {
         "use a sequence length of {nearest}",
     ),
     "rule.tp_nvlink": Message(
-        "a tensor-parallel group of {size} GPUs leaves its NVLink domain of {domain}",
+        "a tensor-parallel group of {size} GPUs {leaves}",
         "lower tp to {nearest}, or allow it with --placement any",
     ),
     "rule.ep_nvlink": Message(
-        "an expert-parallel group of etp*ep = {size} GPUs leaves its NVLink domain of {domain}",
+        "an expert-parallel group of etp*ep = {size} GPUs {leaves}",
         "lower etp*ep to {nearest}, or allow it with --placement any",
     ),
     "rule.mtp_available": Message(

@@ -122,14 +122,26 @@ def load_yaml_model(path: Path, model: type[Model]) -> Model:
 
     Raises UsageError: file.unreadable, not_yaml, too_deep, unknown_key, missing_key, bad_value.
     """
+    return checked(path, load_yaml(path), model)
+
+
+def load_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises UsageError: file.unreadable, not_yaml, too_deep."""
     text = read_text(path)
     try:
-        content = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except RecursionError:
         raise UsageError("file.too_deep", path=path) from None
     except (yaml.YAMLError, ValueError) as error:
         # ValueError: an impossible date, a number of 5000 digits.
         raise UsageError("file.not_yaml", path=path, reason=one_line(error)) from None
+
+
+def checked(path: Path, content: object, model: type[Model]) -> Model:
+    """What a file holds as an instance of `model`.
+
+    Raises UsageError: file.unknown_key, missing_key, bad_value.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:

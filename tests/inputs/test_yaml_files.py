@@ -16,7 +16,8 @@ from planner.errors import UsageError
 from planner.recipe import _RecipeFile
 from planner.site import _SiteFile, load_site
 from planner.stack import STACKS_FOLDER, _StackFile, load_stack
-from planner.topology_files import TOPOLOGIES_FOLDER, _TopologyFile, load_topology
+from planner.topology_files import TOPOLOGIES_FOLDER, load_topology
+from planner.topology_schema import TopologyFile
 from planner.yaml_files import (
     PATTERN_WORDS,
     StrictModel,
@@ -194,7 +195,7 @@ def patterns_of(schema: Any) -> set[str]:
 
 
 def test_every_pattern_has_plain_words_and_no_words_are_left_over() -> None:
-    models = (_SiteFile, _StackFile, _TopologyFile, _RecipeFile)
+    models = (_SiteFile, _StackFile, TopologyFile, _RecipeFile)
     found = set().union(*(patterns_of(model.model_json_schema()) for model in models))
 
     assert found == set(PATTERN_WORDS)

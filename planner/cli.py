@@ -14,6 +14,7 @@ from planner.errors import UsageError
 from planner.inputs import Request, check_range, to_problem
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
+from planner.topology_cli import app as topology_app
 from planner.workload import Placement, TunerType
 
 Value = TypeVar("Value")
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(topology_app, name="topology")
 
 Gpus = Annotated[int, typer.Option(help="GPUs in all.")]
 Model = Annotated[str, typer.Option(help="Bundled name, hub id, folder or config.json.")]

@@ -1,4 +1,4 @@
-"""The cluster as a networkx graph, and what is read from it: what each class of link gives a GPU."""
+"""The cluster as a networkx graph, and what is read from it: what each link gives a GPU."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -84,7 +84,10 @@ def _add_network(graph: "networkx.Graph", cluster: Cluster, host: int, leaf: int
     nics = cluster.nic_bandwidths_bytes_per_second
     switch = ("leaf", leaf, 0)
     for gpu, nic in _gpu_nic_pairs(cluster.gpus_per_node, len(nics)):
-        lanes, latency = cluster.gpu.pcie_bandwidth_bytes_per_second, cluster.network_latency_seconds
+        lanes, latency = (
+            cluster.gpu.pcie_bandwidth_bytes_per_second,
+            cluster.network_latency_seconds,
+        )
         _connect(graph, ("gpu", host, gpu), ("nic", host, nic), NETWORK, lanes, latency)
     for nic, bandwidth in enumerate(nics):
         _connect(graph, ("nic", host, nic), switch, NETWORK, bandwidth, 0.0)
@@ -164,11 +167,11 @@ def _bandwidth(
     if name == NETWORK:
         return share
     uplink = min(edge["bandwidth_bytes_per_second"] for edge in edges if edge["kind"] == SPINE)
-    return min(share, uplink / cluster.leaf_size)
+    return min(share, float(uplink) / cluster.leaf_size)
 
 
 def narrowest_nic_share(graph: "networkx.Graph", gpus: int) -> float:
-    """What the GPU with the least of its host's NICs gets: every group of a layout has such GPUs."""
+    """What the GPU with the least of its host's NICs gets: every kind of group has such GPUs."""
     return min(_nic_share(graph, ("gpu", 0, index)) for index in range(gpus))
 
 

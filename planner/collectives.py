@@ -1,10 +1,10 @@
 """How long a collective takes on the links that its group crosses, from measured fractions of them.
 
-Inside an island (an NVLink domain, or a host's PCIe): alpha-beta fits by the number of ranks. Across
-islands: the rings of all_gather, reduce_scatter and all_reduce enter and leave an island over the
-NICs of all ranks that the group has there; all_to_all sends (n - k)/n of its bytes over the NICs (k
-ranks on an island) and the rest inside at the same time. Source of the rules: NVIDIA/nccl
-src/graph/tuning.cc @5067397.
+Inside an island (an NVLink domain, or a host's PCIe): alpha-beta fits by the number of ranks.
+Across islands: the rings of all_gather, reduce_scatter and all_reduce enter and leave an island
+over the NICs of all ranks that the group has there; all_to_all sends (n - k)/n of its bytes over
+the NICs (k ranks on an island) and the rest inside at the same time. Source of the rules:
+NVIDIA/nccl src/graph/tuning.cc @5067397.
 """
 
 from dataclasses import dataclass

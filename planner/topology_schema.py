@@ -22,7 +22,8 @@ class GpuFile(StrictModel):
     """A GPU: an entry of data/gpus.yaml, or written out in a topology."""
 
     name: str = ""
-    printed_as: list[str] = []
+    printed_as: list[str] = Field(default_factory=list)
+    pci_device_ids: list[str] = Field(default_factory=list)
     memory_smi_mib: Sourced[Positive] | None = None
     memory_usable_mib: Sourced[Positive]
     bf16_teraflops_per_second: Sourced[Positive]
@@ -68,7 +69,9 @@ def _gpu_by_name(value: object) -> object:
     name = by_name.get(value.casefold())
     if name is None:
         reason = refusal(value, _gpus_file().refused)
-        hint = reason or f"no such GPU; {suggestion(value, known_gpus())}"
+        hint = f"no such GPU; {suggestion(value, known_gpus())}"
+        if reason is not None:
+            hint = f"cannot be planned for: {reason}"
         raise PydanticCustomError("unknown_gpu", "{hint}", {"hint": hint})
     return known_gpus()[name].model_copy(update={"name": name})
 

@@ -194,11 +194,18 @@ def _key(location: tuple[int | str, ...], limit: int = 100) -> str:
 
 def _keys_at(model: type[StrictModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that `model` knows at a place of the file."""
-    current: Any = model
-    for part in location:
-        fields = getattr(current, "model_fields", None)
-        current = fields[part].annotation if fields else get_args(current)[-1]
+    current = model
+    for part in location:  # a place in a list, or a name that a mapping is free to have, is no key
+        field = current.model_fields.get(str(part))
+        current = (_model_in(field.annotation) if field else None) or current
     return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> type[StrictModel] | None:
+    """The model that an annotation names, alone or in a list, a mapping or a choice."""
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def one_line(message: object) -> str:

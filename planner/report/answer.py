@@ -68,7 +68,7 @@ def _inputs(problem: Problem) -> dict[str, Any]:
     stack["sources"] = dict(problem.stack.sources)
     return {
         "model": _model(problem.model),
-        "cluster": _cluster(problem.cluster),
+        "cluster": cluster_to_json(problem.cluster),
         "workload": workload,
         "stack": stack,
     }
@@ -82,7 +82,7 @@ def _model(model: ModelSpec) -> dict[str, Any]:
     return found
 
 
-def _cluster(cluster: Cluster) -> dict[str, Any]:
+def cluster_to_json(cluster: Cluster) -> dict[str, Any]:
     """The cluster with what the job uses of its hosts, and what a GPU gets of each link."""
     found = asdict(cluster)
     for name in ("assumptions", "host_nvlink_domain_size", "host_nic_bandwidths_bytes_per_second"):

@@ -43,6 +43,15 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
     for name, (unit, source) in _DEFAULTS.items():
         if name not in given and (name != "routing_imbalance" or problem.model.is_moe):
             yield Assumption(id=name, value=values[name], unit=unit, source=source)
+    cluster = problem.cluster
+    if "placement" not in given and cluster.nvlink_domain_size < cluster.gpus_per_node:
+        yield Assumption(
+            id="placement",
+            value=workload.placement.value,
+            unit="",
+            source=f"no --placement given: NVLink joins {cluster.nvlink_domain_size} GPUs here; "
+            "--placement any lets TP and EP use PCIe",
+        )
     if workload.mean_document_tokens is None:
         yield Assumption(
             id="mean_document_tokens",

@@ -297,11 +297,11 @@ MESSAGES: dict[str, Message] = {
         "use a sequence length of {nearest}",
     ),
     "rule.tp_nvlink": Message(
-        "a tensor-parallel group of {size} GPUs {leaves}",
+        "a tensor-parallel group of {size} GPUs leaves its NVLink domain of {domain}",
         "lower tp to {nearest}, or allow it with --placement any",
     ),
     "rule.ep_nvlink": Message(
-        "an expert-parallel group of etp*ep = {size} GPUs {leaves}",
+        "an expert-parallel group of etp*ep = {size} GPUs leaves its NVLink domain of {domain}",
         "lower etp*ep to {nearest}, or allow it with --placement any",
     ),
     "rule.mtp_available": Message(

@@ -19,8 +19,8 @@ from planner.yaml_files import (
     load_yaml,
     load_yaml_model,
     named_file,
+    nearest,
     shortened,
-    suggestion,
 )
 
 TOPOLOGIES_FOLDER = Path(topologies.__file__).parent
@@ -101,8 +101,13 @@ def topology_path(name_or_path: str) -> Path:
     reason = refusal(name_or_path, _names().refused)
     if reason is not None:
         raise UsageError("topology.refused", name=shortened(name_or_path), reason=reason)
-    hint = suggestion(name_or_path, [*known_topologies(), *aliases()])
-    raise UsageError("topology.unknown", name=name_or_path, suggestion=hint)
+    raise UsageError("topology.unknown", name=name_or_path, suggestion=_hint(name_or_path))
+
+
+def _hint(name: str) -> str:
+    """The name that looks most like `name`, or where all names stand: they are too many to tell."""
+    near = nearest(name, known_topologies()) or nearest(name, aliases())
+    return f"the nearest is {near}" if near else "plan topology list shows all"
 
 
 def read_topology(path: Path) -> TopologyFile:
@@ -118,7 +123,7 @@ def _whole(path: Path, chain: int) -> Any:
     name = content["like"]
     base = TOPOLOGIES_FOLDER / f"{name}.yaml"
     if name not in known_topologies() or not chain:
-        hint = suggestion(name, known_topologies()) if chain else "the chain of likes is too long"
+        hint = _hint(name) if chain else "the chain of likes is too long"
         reason = f"must name a topology that comes with the planner; {hint}"
         raise UsageError(
             "file.bad_value", path=path, key="like", reason=reason, value=shortened(name)

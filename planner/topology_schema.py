@@ -11,7 +11,7 @@ from planner.yaml_files import Sourced, StrictModel, load_yaml_model, suggestion
 
 GPUS_FILE = Path(__file__).parent / "data" / "gpus.yaml"
 
-Positive = Annotated[float, Field(gt=0, le=1e9)]
+Positive = Annotated[float, Field(ge=0.001, le=1e9)]  # less would be 0 bytes or seconds
 Count = Annotated[int, Field(ge=1, le=4096)]
 NvlinkFamily = Literal["nvlink-blackwell", "nvlink-hopper", "nvlink-ampere"]
 PcieFamily = Literal["pcie", "pcie-no-p2p"]

@@ -74,11 +74,16 @@ class Sourced(StrictModel, Generic[Value]):
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The known name that looks most like `name`, or all of them when none does, in words."""
+    known = list(known)
+    near = nearest(name, known)
+    return f"the nearest is {near}" if near else "known: " + ", ".join(sorted(known))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like `name`, in any case; None when none does."""
     folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    if close:
-        return f"the nearest is {folded[close[0]]}"
-    return "known: " + ", ".join(sorted(folded.values()))
+    return folded[close[0]] if close else None
 
 
 def named_file(name_or_path: str, folder: Path) -> Path | None:

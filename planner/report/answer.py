@@ -93,7 +93,7 @@ def cluster_to_json(cluster: Cluster) -> dict[str, Any]:
         "nvlink_domain_size": cluster.nvlink_domain_size,
         "nics_per_node": len(nics),
         "nic_bandwidth_bytes_per_second": min(nics),
-        "links": {name: asdict(link) for name, link in cluster.links.items()},
+        "links": [asdict(link) for link in cluster.links.values()],
     }
 
 

@@ -15,7 +15,7 @@ from planner.problem import Problem
 from planner.reasons import crossing_groups
 from planner.report.answer import Answer
 from planner.report.links import link_words
-from planner.report.numbers import bar, billions, gib, percent, seconds
+from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
 from planner.search import ASSUMED_TIE_FRACTION
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 from planner.workload import TunerType
@@ -354,13 +354,7 @@ def _range(chunk: list[int]) -> str:
 
 
 def _assumed(answer: Answer) -> list[str]:
-    lines = []
-    for each in answer.assumptions:
-        value = each.value
-        if isinstance(value, float) and value == int(value):
-            value = int(value)
-        unit = f" {each.unit}" if each.unit else ""
-        if each.unit == "bytes" and isinstance(each.value, int | float):
-            value, unit = gib(each.value), " GiB"
-        lines.append(f"{each.id} = {value}{unit}   ({each.source})")
-    return lines
+    return [
+        f"{each.id} = {with_unit(each.value, each.unit)}   ({each.source})"
+        for each in answer.assumptions
+    ]

@@ -7,9 +7,9 @@ from typing import Any
 from planner.cluster import NETWORK, NVLINK, PCIE, Assumption, Cluster
 from planner.report.answer import cluster_to_json
 from planner.report.links import nic_words
-from planner.report.numbers import gib
+from planner.report.numbers import gib, with_unit
 from planner.topology_traps import Warned
-from planner.units import BITS_PER_BYTE, GIB, GIGA, MICRO, TERA
+from planner.units import BITS_PER_BYTE, GIGA, MICRO, TERA
 
 
 def topology_to_json(cluster: Cluster, warned: list[Warned]) -> dict[str, Any]:
@@ -126,19 +126,8 @@ def _placement(cluster: Cluster) -> list[str]:
     return ["no NVLink: TP and EP need --placement any, and go over PCIe and the network"]
 
 
-_SHOWN_UNITS: dict[str, tuple[float, str]] = {
-    "bytes": (GIB, "GiB"),
-    "bytes/s": (GIGA, "GB/s"),
-    "FLOP/s": (TERA, "TFLOP/s"),
-    "seconds": (MICRO, "us"),
-}
-
-
 def _assumed(each: Assumption) -> str:
-    if not isinstance(each.value, int | float):
-        return f"{each.id} = {each.value}   ({each.source})"
-    worth, unit = _SHOWN_UNITS.get(each.unit, (1, each.unit))
-    return f"{each.id} = {each.value / worth:.5g} {unit}   ({each.source})"
+    return f"{each.id} = {with_unit(each.value, each.unit)}   ({each.source})"
 
 
 def listed_to_json(clusters: list[Cluster], names: dict[str, list[str]]) -> dict[str, Any]:

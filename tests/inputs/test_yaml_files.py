@@ -169,7 +169,7 @@ TOPOLOGY_MISTAKES = {
     "cpus_per_node: {value: 1, source: ''}": "cpus_per_node.source: must not be empty (got '')",
     "cpus_per_node: 1": "cpus_per_node: must be a mapping of keys (got 1)",
     "host_memory_gib: {value: x, source: y}": "host_memory_gib.value: must be a number (got 'x')",
-    "host_memory_gib: {value: 0, source: y}": "must be greater than 0",
+    "host_memory_gib: {value: 0, source: y}": "must be at least 0.001",
     "gpu: [1]": "gpu: must be a mapping of keys (got [1])",
 }
 

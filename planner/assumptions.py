@@ -28,7 +28,12 @@ _DEFAULTS = {
 
 def assumptions(problem: Problem, given: Collection[str]) -> list[Assumption]:
     """All assumptions of a problem; `given` names the flags that the user gave."""
-    return [*_defaults(problem, given), *_stack(problem), *_guesses(problem)]
+    return [
+        *_defaults(problem, given),
+        *_placement(problem, given),
+        *_stack(problem),
+        *_guesses(problem),
+    ]
 
 
 def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
@@ -43,15 +48,6 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
     for name, (unit, source) in _DEFAULTS.items():
         if name not in given and (name != "routing_imbalance" or problem.model.is_moe):
             yield Assumption(id=name, value=values[name], unit=unit, source=source)
-    cluster = problem.cluster
-    if "placement" not in given and cluster.nvlink_domain_size < cluster.gpus_per_node:
-        yield Assumption(
-            id="placement",
-            value=workload.placement.value,
-            unit="",
-            source=f"no --placement given: NVLink joins {cluster.nvlink_domain_size} GPUs here; "
-            "--placement any lets TP and EP use PCIe",
-        )
     if workload.mean_document_tokens is None:
         yield Assumption(
             id="mean_document_tokens",
@@ -75,6 +71,20 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
             unit="layers",
             source=f"ms-swift's default: {left} MTP layer of the checkpoint is neither trained "
             "nor exported; --mtp-num-layers keeps it",
+        )
+
+
+def _placement(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
+    """What the default keeps from hosts that NVLink does not join."""
+    domain = problem.cluster.nvlink_domain_size
+    if "placement" not in given and domain < problem.cluster.gpus_per_node:
+        joined = f"groups of {domain}" if domain > 1 else "no GPUs"
+        yield Assumption(
+            id="placement",
+            value=problem.workload.placement.value,
+            unit="",
+            source=f"no --placement given: NVLink joins {joined} here; --placement any lets TP "
+            "and EP use PCIe",
         )
 
 

@@ -109,7 +109,8 @@ def _front_end_nic(file: TopologyFile) -> Found:
     if gpus % nics and nics % gpus:
         for likely in (nics - 1, nics - 2):
             if likely > 1 and (gpus % likely == 0 or likely % gpus == 0):
-                yield "network.nics_per_node", nics, likely, {"gpus": gpus}
+                key = "nics_per_node" if file.network.nics is None else "nics"
+                yield f"network.{key}", nics, likely, {"gpus": gpus}
                 return
 
 

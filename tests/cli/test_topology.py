@@ -157,6 +157,35 @@ def test_plans_are_made_on_every_topology(name: str) -> None:
     assert ran.answer["inputs"]["cluster"]["num_nodes"] == 2
 
 
+def ways_out(ran: Ran) -> list[list[str]]:
+    """The flags of each thing to try."""
+    lines = [line for line in ran.err.splitlines() if line.startswith("try: ")]
+    return [
+        line.rpartition(": ")[2].removesuffix(" fits").split()
+        for line in lines
+        if line.endswith(" fits")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "model", "topology", "flag"),
+    [
+        (8, "Qwen3-30B-A3B", "h100-pcie-8x", "--placement"),
+        (4, "Qwen3-235B-A22B", "gb200-nvl72", "--gpus"),
+    ],
+)
+def test_what_is_proposed_where_nothing_fits_works(
+    gpus: int, model: str, topology: str, flag: str
+) -> None:
+    """Leaving NVLink where there is none; whole trays, not hosts of 8."""
+    words = ("--model", model, "--topology", topology)
+    ran = plan("--gpus", gpus, *words)
+    found = next(way for way in ways_out(ran) if way[0] == flag)
+
+    assert ran.status == 3
+    assert plan(*(() if flag == "--gpus" else ("--gpus", gpus)), *words, *found).status == 0
+
+
 # -- detect ----------------------------------------------------------------------------------------
 
 

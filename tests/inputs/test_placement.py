@@ -346,6 +346,39 @@ def test_token_dispatch_inside_a_rack_is_near_the_measured_one(trays: int, secon
     )
 
 
+@pytest.mark.parametrize(("racks", "gbytes_per_second"), [(1, 835), (2, 793)])
+def test_reducing_over_racks_is_near_the_measured_one(racks: int, gbytes_per_second: float) -> None:
+    """Bus bandwidth at 8 GiB on GB200 NVL72, coreweave/nccl-tests README @cb86553."""
+    ranks = 72 * racks
+    measured = 2 * (ranks - 1) / ranks * 2**33 / (gbytes_per_second * 1e9)
+
+    assert collective_seconds("all_reduce", 2**33, *whole("gb200-nvl72", 18 * racks)) == (
+        pytest.approx(measured, rel=0.05)
+    )
+
+
+@pytest.mark.parametrize(
+    ("collective", "used", "fraction"),
+    [
+        ("all_gather", 2, 0.687),
+        ("all_gather", 8, 0.450),
+        ("reduce_scatter", 8, 0.369),
+        ("all_to_all", 4, 0.638),
+    ],
+)
+def test_collectives_over_pcie_reach_the_measured_part_of_30_gbytes(
+    collective: Collective, used: int, fraction: float
+) -> None:
+    """MooreThreads/SimuMax configs/system/a100_pcie.json @4dcaae5."""
+    cluster = load_topology("a100-pcie-8x", 1, gpus_per_node=used)
+    group = place(cluster, Grids(world_size=used))["dp"]
+    measured = (used - 1) / used * 2**32 / (fraction * 30e9)
+
+    assert collective_seconds(collective, 2**32, group, cluster) == pytest.approx(
+        measured, rel=0.01
+    )
+
+
 def test_gathering_over_erdma_takes_twenty_times_as_long_as_over_infiniband() -> None:
     """160 Gbit/s of a host against 3200: the reason why such hosts do not share a model."""
     slow = collective_seconds("all_to_all", 2**30, *whole("h20-8x-erdma", 4))

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from planner.cluster import NETWORK, Cluster
+from planner.cluster import NETWORK, PCIE, Cluster, Link
 from planner.placement import GroupPlacement
 from planner.units import MICRO
 from planner.yaml_files import StrictModel, load_yaml_model
@@ -73,7 +73,7 @@ def collective_seconds(
         return 0.0
     sent = num_bytes * _traffic(collective, n)
     if group.link_class != NETWORK:
-        inside = efficiency(cluster.links[group.link_class].efficiency, collective, n)
+        inside = _inside(collective, group, cluster.links[group.link_class])
         return inside.latency_seconds + sent / (group.bandwidth_bytes_per_second * inside.fraction)
     across = efficiency(cluster.network_efficiency, collective, n)
     nic = group.bandwidth_bytes_per_second * across.fraction
@@ -93,8 +93,17 @@ def _within_islands(collective: Collective, group: GroupPlacement, cluster: Clus
     link = cluster.links.get(group.inside_class)
     if link is None:  # islands of one GPU: nothing is sent inside
         return cluster.gpu.hbm_bandwidth_bytes_per_second
-    reached = efficiency(link.efficiency, collective, group.size)
-    return link.bandwidth_bytes_per_second * reached.fraction
+    return link.bandwidth_bytes_per_second * _inside(collective, group, link).fraction
+
+
+def _inside(collective: Collective, group: GroupPlacement, link: Link) -> Efficiency:
+    """What a group reaches inside an island.
+
+    Groups whose ranks lie far apart in a host send between its sockets, all of them at once: over
+    PCIe they reach what one group of all GPUs in between does.
+    """
+    ranks = max(group.size, group.span) if link.name == PCIE else group.size
+    return efficiency(link.efficiency, collective, ranks)
 
 
 def _traffic(collective: Collective, n: int) -> float:

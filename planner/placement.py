@@ -19,6 +19,7 @@ class GroupPlacement:
     size: int
     islands_spanned: int  # the most that a group spans
     ranks_per_island: int  # the fewest that a group has on one of its islands
+    span: int  # GPUs of the smallest half, quarter, ... of a host that a group fits in
     link_class: str  # the slowest that it crosses: "nvlink", "pcie" or "network"
     inside_class: str  # the slowest inside its islands: "nvlink" or "pcie"
     bandwidth_bytes_per_second: float  # per direction and GPU on the slowest link
@@ -59,6 +60,7 @@ def _place(cluster: Cluster, world_size: int, size: int, stride: int) -> GroupPl
         size=size,
         islands_spanned=islands.blocks,
         ranks_per_island=islands.fewest,
+        span=min(1 << ((size - 1) * stride).bit_length(), cluster.gpus_per_node),
         link_class=NETWORK if crossed == SPINE else crossed,
         inside_class=inside,
         bandwidth_bytes_per_second=(

@@ -65,7 +65,7 @@ EXTRAS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "": {
         "like": st.sampled_from([*known_topologies(), "", "x", "../h100-8x-ib", None, 5]),
         "nvlink": st.none() | st.fixed_dictionaries({"domain_size": numbers}),
-        "pcie": st.none() | st.just(_whole("h100-nvl-8x")["pcie"]) | nonsense,
+        "pcie": st.none() | st.builds(lambda: _whole("h100-nvl-8x")["pcie"]) | nonsense,
         "gpu": st.sampled_from(["H100-SXM5-80GB", "gb200", "MI300X", "910B", "", 5, None]),
         "gpus_per_node": numbers,
     },

@@ -123,7 +123,7 @@ def _connect(
 
 
 def links(cluster: Cluster) -> dict[str, Link]:
-    """The classes of link that the GPUs of a cluster can meet, by name; NVLINK or PCIE at least."""
+    """The classes of link that the GPUs of a cluster meet, by name; none where one GPU is alone."""
     from networkx import single_source_dijkstra_path
 
     graph = cluster_graph(cluster)

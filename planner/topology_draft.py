@@ -165,9 +165,10 @@ class _Node:
 
     @property
     def gbits(self) -> float:
-        """Gbit/s of one of the NICs; 0: not said."""
+        """Gbit/s of one of the NICs, of NCCL's fastest where no legend names them; 0: not said."""
         known = self.nccl.nics if self.nccl else {}
-        return next((known[name] for name in self.nics if name in known), 0.0)
+        named = (known[name] for name in self.nics if name in known)
+        return next(named, max(known.values(), default=0.0))
 
     @property
     def network_kind(self) -> str | None:

@@ -163,6 +163,13 @@ def test_a_host_without_nvlink_is_drafted_on_pcie() -> None:
     assert "nvlink" not in found and found["pcie"]["efficiency"] == "pcie"
 
 
+def test_speeds_of_nccl_are_used_where_the_matrix_has_no_legend() -> None:
+    found = content("h100.topo.txt", "h200.nccl.xml")["network"]
+
+    assert (found["nics_per_node"], found["gbits_per_second_per_nic"]["value"]) == (8, 400)
+    assert "assumed" not in found["gbits_per_second_per_nic"]
+
+
 def test_a_bridge_of_unequal_groups_is_told() -> None:
     found = drafted("pair.topo.txt")
 

@@ -36,24 +36,19 @@ def check_command(
 ) -> None:
     """What the planner understands of a topology, what it assumes, and what looks wrong."""
     from planner.report.topology import topology_text, topology_to_json
-    from planner.topology_files import load_topology, read_topology, topology_path
+    from planner.topology_files import as_cluster, read_topology, topology_path
     from planner.topology_traps import warnings
 
-    warned = warnings(read_topology(topology_path(topology)))
-    cluster = load_topology(topology, _nodes_of_all_links(topology))
+    path = topology_path(topology)
+    file = read_topology(path)
+    # So many hosts that every class of link is met: two racks, two leaves.
+    rack = max(1, file.nvlink_domain_size // file.gpus_per_node)
+    num_nodes = 2 * max(rack, file.network.nodes_per_leaf or 1)
+    cluster, warned = as_cluster(path.stem, file, num_nodes, file.gpus_per_node), warnings(file)
     if json:
         _print_json(topology_to_json(cluster, warned))
     else:
         write_output(topology_text(cluster, warned, _width()))
-
-
-def _nodes_of_all_links(topology: str) -> int:
-    """So many hosts that every class of link is met: two racks, two leaves."""
-    from planner.topology_files import read_topology, topology_path
-
-    file = read_topology(topology_path(topology))
-    rack = max(1, file.nvlink_domain_size // file.gpus_per_node)
-    return 2 * max(rack, file.network.nodes_per_leaf or 1)
 
 
 @app.command("detect")

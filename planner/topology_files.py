@@ -87,7 +87,7 @@ def load_topology(name_or_path: str, num_nodes: int, gpus_per_node: int | None =
         raise UsageError(
             "topology.fewer_gpus", name=path.stem, gpus=has, wanted=used, nearest=nearest
         )
-    return _cluster(path.stem, file, num_nodes, used)
+    return as_cluster(path.stem, file, num_nodes, used)
 
 
 def topology_path(name_or_path: str) -> Path:
@@ -132,8 +132,8 @@ def _whole(path: Path, chain: int) -> Any:
     return merged(_whole(base, chain - 1), over)
 
 
-def _cluster(name: str, file: TopologyFile, num_nodes: int, gpus_per_node: int) -> Cluster:
-    """The cluster of a checked file."""
+def as_cluster(name: str, file: TopologyFile, num_nodes: int, gpus_per_node: int) -> Cluster:
+    """The cluster of so many hosts of a checked file."""
     nvlink, pcie, network = file.nvlink, file.pcie, file.network
     nics = [
         _base(group, "gbits_per_second_per_nic")

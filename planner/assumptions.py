@@ -28,7 +28,12 @@ _DEFAULTS = {
 
 def assumptions(problem: Problem, given: Collection[str]) -> list[Assumption]:
     """All assumptions of a problem; `given` names the flags that the user gave."""
-    return [*_defaults(problem, given), *_stack(problem), *_guesses(problem)]
+    return [
+        *_defaults(problem, given),
+        *_placement(problem, given),
+        *_stack(problem),
+        *_guesses(problem),
+    ]
 
 
 def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
@@ -77,6 +82,20 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
         )
 
 
+def _placement(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
+    """What the default keeps from hosts that NVLink does not join."""
+    domain = problem.cluster.nvlink_domain_size
+    if "placement" not in given and domain < problem.cluster.gpus_per_node:
+        joined = f"groups of {domain}" if domain > 1 else "no GPUs"
+        yield Assumption(
+            id="placement",
+            value=problem.workload.placement.value,
+            unit="",
+            source=f"no --placement given: NVLink joins {joined} here; --placement any lets TP "
+            "and EP use PCIe",
+        )
+
+
 def _stack(problem: Problem) -> Iterator[Assumption]:
     stack = problem.stack
     for name in stack.assumed:
@@ -88,8 +107,7 @@ def _stack(problem: Problem) -> Iterator[Assumption]:
 def _guesses(problem: Problem) -> Iterator[Assumption]:
     cluster = problem.cluster
     yield from cluster.assumptions
-    families = (cluster.nvlink_efficiency, cluster.network_efficiency)
-    for family in families if cluster.num_nodes > 1 else families[:1]:
+    for family in dict.fromkeys(link.efficiency for link in cluster.links.values()):
         source = assumed_family(family)
         if source is not None:
             yield Assumption(id=f"collectives.{family}", value=family, unit="", source=source)

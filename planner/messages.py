@@ -85,6 +85,10 @@ MESSAGES: dict[str, Message] = {
     "topology.unknown": Message(
         "topology {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    "topology.refused": Message(
+        "topology {name} cannot be planned for: {reason}",
+        "name another (plan topology list), or write a YAML file if you know its numbers",
+    ),
     "topology.fewer_gpus": Message(
         "a host of {name} has {gpus} GPUs, not {wanted}",
         "use {nearest} nodes, or another topology",
@@ -136,6 +140,47 @@ MESSAGES: dict[str, Message] = {
         "{gpu}",
         "run this on such a machine, or plan for this one",
     ),
+    # -- topologies that people write or detect ----------------------------------------------------
+    "trap.sparse_flops": Message(
+        "{key} = {value} TFLOP/s is what the vendor prints for sparse matrices, which training "
+        "does not use",
+        "dense is {likely}",
+    ),
+    "trap.bidirectional_nvlink": Message(
+        "{key} = {value} GB/s is what the vendor prints for both directions together",
+        "one direction is {likely}",
+    ),
+    "trap.label_memory": Message(
+        "{key} = {value} MiB is the label of the GPU or nvidia-smi's total, not torch's "
+        "total_memory",
+        "torch sees {likely}",
+    ),
+    "trap.total_gbits": Message(
+        "{key} = {value} Gbit/s is more than any NIC has, and looks like the sum of all",
+        "one of {nics} would have {likely}",
+    ),
+    "trap.front_end_nic": Message(
+        "{key} = {value} NICs for {gpus} GPUs: the front end or the storage seems to be counted",
+        "{likely} would carry training",
+    ),
+    "trap.nic_over_pcie": Message(
+        "{key} = {value} Gbit/s is more than the GPU's PCIe of {lanes} Gbit/s takes",
+        "{likely} is what a GPU gets",
+    ),
+    "detect.unreadable": Message(
+        "{path} is not the output of {command}: {reason}",
+        "save all that the command prints to the file",
+    ),
+    "detect.no_gpus": Message(
+        "the inputs name no GPU", "give --nvidia-smi-topo or --nccl-topo, best with --nvidia-smi"
+    ),
+    "detect.exists": Message("{path} exists already", "give another --output, or remove it first"),
+    "detect.unwritable": Message("{path} cannot be written: {reason}", "give another --output"),
+    "environment.nvidia_smi": Message(
+        "nvidia-smi does not work on this machine: {reason}",
+        "run this on a node with GPUs, or give files: --nvidia-smi-topo, --nvidia-smi, "
+        "--ibdev2netdev, --nccl-topo",
+    ),
     # -- what was asked for ----------------------------------------------------------------------
     "input.gpus_nodes": Message(
         "{gpus} GPUs do not divide over {nodes} nodes",
@@ -179,6 +224,10 @@ MESSAGES: dict[str, Message] = {
         "experts are {percent} % of the weights: ep{ep} leaves {local} of {experts} on each GPU; "
         "their all-to-all crosses nodes"
     ),
+    "reason.ep_pcie": Message(
+        "experts are {percent} % of the weights: ep{ep} leaves {local} of {experts} on each GPU; "
+        "their all-to-all goes over PCIe inside a host"
+    ),
     "reason.pp_across": Message(
         "pp{pp} sends {mib} MiB a microbatch between nodes, the least of all groups"
     ),
@@ -208,6 +257,7 @@ MESSAGES: dict[str, Message] = {
         "the layout that needs least, {layout}, takes {used_gib} of {usable_gib} GiB: {terms}"
     ),
     "nofit.lora": Message("train LoRA: --tuner-type lora fits these GPUs"),
+    "nofit.placement": Message("let TP and EP leave NVLink: --placement any fits"),
     "nofit.gpus": Message(
         "use {gpus} GPUs: --gpus {gpus} --nodes {nodes} --global-batch-size {batch} fits"
     ),

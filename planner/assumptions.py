@@ -55,7 +55,11 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
             unit="tokens",
             source="not known: attention is counted as if each pack were one document",
         )
-    longest = problem.model.max_position_embeddings
+    yield from _of_the_model(problem)
+
+
+def _of_the_model(problem: Problem) -> Iterator[Assumption]:
+    workload, longest = problem.workload, problem.model.max_position_embeddings
     if workload.seq_length > longest:
         yield Assumption(
             id="seq_length.beyond_model",

@@ -73,7 +73,11 @@ train-moe: $(VENV)/core ## plan, or take RUN=folder, and run this node's part: N
 
 .PHONY: test
 test: stacks ## set up what tests need and run them
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_FLAGS)
+
+.PHONY: slow-test
+slow-test: stacks ## run the tests that take minutes: many layouts of every model
+	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
 
 .PHONY: wheel-test
 wheel-test: $(VENV)/test ## run the tests against the built wheel instead of the checkout
@@ -81,10 +85,10 @@ wheel-test: $(VENV)/test ## run the tests against the built wheel instead of the
 	$(PIP) wheel --no-deps --wheel-dir dist .
 	$(PIP) install --no-deps --target build/installed dist/*.whl
 	PYTHONPATH=$(CURDIR)/build/installed MOE_PLANNER_INSTALLED=$(CURDIR)/build/installed \
-	  $(BIN)/pytest -m 'not stack' $(PYTEST_FLAGS)
+	  $(BIN)/pytest -m 'not stack and not slow' $(PYTEST_FLAGS)
 
 .PHONY: test-all
-test-all: test wheel-test ## both
+test-all: test slow-test wheel-test ## all of them
 
 .PHONY: golden
 golden: $(VENV)/test ## write the expected outputs again; review the difference

@@ -31,7 +31,12 @@ _DEFAULTS = {
 
 def assumptions(problem: Problem, given: Collection[str]) -> list[Assumption]:
     """All assumptions of a problem; `given` names the flags that the user gave."""
-    return [*_defaults(problem, given), *_stack(problem), *_guesses(problem)]
+    return [
+        *_defaults(problem, given),
+        *_placement(problem, given),
+        *_stack(problem),
+        *_guesses(problem),
+    ]
 
 
 def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
@@ -53,13 +58,25 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
             unit="tokens",
             source="not known: attention is counted as if each pack were one document",
         )
-    longest = problem.model.max_position_embeddings
+    yield from _of_the_model(problem)
+
+
+def _of_the_model(problem: Problem) -> Iterator[Assumption]:
+    workload, longest = problem.workload, problem.model.max_position_embeddings
     if workload.seq_length > longest:
         yield Assumption(
             id="seq_length.beyond_model",
             value=longest,
             unit="tokens",
             source="the model's longest document; longer ones need rope scaling",
+        )
+    if problem.model.vision is not None:
+        yield Assumption(
+            id="vision.images",
+            value=0,
+            unit="images",
+            source="the vision tower's weights are counted on the first stage, its activations and "
+            "time are not",
         )
     left = problem.model.mtp_num_layers - workload.mtp_num_layers
     if left > 0:
@@ -69,6 +86,20 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
             unit="layers",
             source=f"ms-swift's default: {left} MTP layer of the checkpoint is neither trained "
             "nor exported; --mtp-num-layers keeps it",
+        )
+
+
+def _placement(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
+    """What the default keeps from hosts that NVLink does not join."""
+    domain = problem.cluster.nvlink_domain_size
+    if "placement" not in given and domain < problem.cluster.gpus_per_node:
+        joined = f"groups of {domain}" if domain > 1 else "no GPUs"
+        yield Assumption(
+            id="placement",
+            value=problem.workload.placement.value,
+            unit="",
+            source=f"no --placement given: NVLink joins {joined} here; --placement any lets TP "
+            "and EP use PCIe",
         )
 
 
@@ -115,8 +146,7 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
     cluster = problem.cluster
     yield from _of_settings(problem.settings)
     yield from cluster.assumptions
-    families = (cluster.nvlink_efficiency, cluster.network_efficiency)
-    for family in families if cluster.num_nodes > 1 else families[:1]:
+    for family in dict.fromkeys(link.efficiency for link in cluster.links.values()):
         source = assumed_family(family)
         if source is not None:
             yield Assumption(id=f"collectives.{family}", value=family, unit="", source=source)

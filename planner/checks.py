@@ -297,7 +297,11 @@ def _inside_nvlink(problem: Problem, sizes: Sizes, group: str, size: int) -> Val
     if place_group(problem.cluster, grids, group).link_class == NVLINK:
         return None
     domain = problem.cluster.nvlink_domain_size
-    return {"size": size, "domain": domain, "nearest": largest_divisor(domain, size)}
+    shared = gcd(domain, size)
+    nearest = shared if shared > 1 else largest_divisor(domain, size)
+    absent = problem.cluster.nvlink_bandwidth_bytes_per_second is None
+    told = f"{domain} (these hosts have none)" if absent else domain
+    return {"size": size, "domain": told, "nearest": nearest}
 
 
 def tp_nvlink(problem: Problem, sizes: Sizes) -> Values | None:

@@ -12,9 +12,10 @@ import typer
 from planner.command import run_app
 from planner.errors import UsageError
 from planner.inputs import Request, check_range, to_problem
-from planner.models_app import models
+from planner.models_cli import models
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
+from planner.topology_cli import app as topology_app
 from planner.workload import Placement, Task, TunerType
 
 Value = TypeVar("Value")
@@ -28,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(topology_app, name="topology")
 
 Gpus = Annotated[int, typer.Option(help="GPUs in all.")]
 Model = Annotated[str, typer.Option(help="Bundled name, hub id, folder or config.json.")]

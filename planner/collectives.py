@@ -1,9 +1,10 @@
 """How long a collective takes on the links that its group crosses, from measured fractions of them.
 
-Inside an NVLink domain: alpha-beta fits by the number of ranks. Across nodes: the rings of
-all_gather, reduce_scatter and all_reduce enter and leave a node over the NICs of all ranks that the
-group has there; all_to_all sends (n - k)/n of its bytes over the NICs (k ranks on a node) and the
-rest over NVLink at the same time. Source of the rules: NVIDIA/nccl src/graph/tuning.cc @5067397.
+Inside an island (an NVLink domain, or a host's PCIe): alpha-beta fits by the number of ranks.
+Across islands: the rings of all_gather, reduce_scatter and all_reduce enter and leave an island
+over the NICs of all ranks that the group has there; all_to_all sends (n - k)/n of its bytes over
+the NICs (k ranks on an island) and the rest inside at the same time. Source of the rules:
+NVIDIA/nccl src/graph/tuning.cc @5067397.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from planner.cluster import NVLINK, Cluster
+from planner.cluster import NETWORK, PCIE, Cluster, Link
 from planner.placement import GroupPlacement
 from planner.units import MICRO
 from planner.yaml_files import StrictModel, load_yaml_model
@@ -70,23 +71,39 @@ def collective_seconds(
     n = group.size
     if n == 1:
         return 0.0
-    inside = efficiency(cluster.nvlink_efficiency, collective, n)
-    nvlink = cluster.nvlink_bandwidth_bytes_per_second * inside.fraction
     sent = num_bytes * _traffic(collective, n)
-    if group.link_class == NVLINK:
-        return inside.latency_seconds + sent / nvlink
+    if group.link_class != NETWORK:
+        inside = _inside(collective, group, cluster.links[group.link_class])
+        return inside.latency_seconds + sent / (group.bandwidth_bytes_per_second * inside.fraction)
     across = efficiency(cluster.network_efficiency, collective, n)
     nic = group.bandwidth_bytes_per_second * across.fraction
-    k = group.ranks_per_node
+    k = group.ranks_per_island
     latency = across.latency_seconds + _hops_seconds(collective, group, cluster)
-    match collective:
-        case "p2p":
-            return latency + sent / nic
-        case "all_to_all":
-            over_nics, over_nvlink = num_bytes * (n - k) / n, num_bytes * (k - 1) / n
-            return latency + max(over_nics / nic, over_nvlink / nvlink)
-        case _:
-            return latency + sent / (nic if k == 1 else min(nic * k, nvlink))
+    if collective == "p2p" or (k == 1 and collective != "all_to_all"):
+        return latency + sent / nic
+    within = _within_islands(collective, group, cluster)
+    if collective == "all_to_all":
+        over_nics, over_links = num_bytes * (n - k) / n, num_bytes * (k - 1) / n
+        return latency + max(over_nics / nic, over_links / within)
+    return latency + sent / min(nic * k, within)
+
+
+def _within_islands(collective: Collective, group: GroupPlacement, cluster: Cluster) -> float:
+    """Bytes per second that a GPU moves inside the islands of a group over several of them."""
+    link = cluster.links.get(group.inside_class)
+    if link is None:  # islands of one GPU: nothing is sent inside
+        return cluster.gpu.hbm_bandwidth_bytes_per_second
+    return link.bandwidth_bytes_per_second * _inside(collective, group, link).fraction
+
+
+def _inside(collective: Collective, group: GroupPlacement, link: Link) -> Efficiency:
+    """What a group reaches inside an island.
+
+    Groups whose ranks lie far apart in a host send between its sockets, all of them at once: over
+    PCIe they reach what one group of all GPUs in between does.
+    """
+    ranks = max(group.size, group.span) if link.name == PCIE else group.size
+    return efficiency(link.efficiency, collective, ranks)
 
 
 def _traffic(collective: Collective, n: int) -> float:
@@ -101,12 +118,13 @@ def _traffic(collective: Collective, n: int) -> float:
 
 
 def _hops_seconds(collective: Collective, group: GroupPlacement, cluster: Cluster) -> float:
-    """Latency of the hops of a ring over several nodes; of one hop where there is no ring."""
+    """Latency of the hops of a ring over several islands; of one hop where there is no ring."""
     if collective in ("p2p", "all_to_all"):
         return group.latency_seconds
-    between = group.nodes_spanned - 1
-    inside = group.size - 1 - between
-    once = inside * cluster.nvlink_latency_seconds + between * group.latency_seconds
+    link = cluster.links.get(group.inside_class)
+    between = group.islands_spanned - 1
+    inside = (group.size - 1 - between) * (link.latency_seconds if link else 0.0)
+    once = inside + between * group.latency_seconds
     return 2 * once if collective == "all_reduce" else once
 
 

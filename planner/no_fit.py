@@ -14,11 +14,10 @@ from planner.precision import state_bytes
 from planner.problem import Problem
 from planner.search import SearchResult, search
 from planner.units import GIB, GIGA
-from planner.workload import TunerType
+from planner.workload import Placement, TunerType
 
 SHORTEST_PACK = 1024  # tokens; nobody packs to less
 MOST_TRIALS = 10  # of growing clusters; each is a search
-GPUS_OF_A_HOST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +151,7 @@ def _ways_out(problem: Problem) -> list[Reason]:
         lora = replace(workload, tuner_type=TunerType.LORA)
         if not problem.settings.given and _fits(replace(problem, workload=lora)):
             found.append(Reason("nofit.lora", {}))
+    found += _any_placement(problem)
     found += _fewest_gpus(problem)
     length = workload.seq_length // 2
     while length >= SHORTEST_PACK:
@@ -166,6 +166,16 @@ def _fits(problem: Problem) -> bool:
     return bool(search(Evaluator(problem)).ranked)
 
 
+def _any_placement(problem: Problem) -> list[Reason]:
+    """Leaving NVLink, where it does not even join a host."""
+    cluster, workload = problem.cluster, problem.workload
+    if workload.placement is Placement.ANY or cluster.island_size == cluster.nvlink_domain_size:
+        return []
+    anywhere = replace(workload, placement=Placement.ANY)
+    fits = _fits(replace(problem, workload=anywhere))
+    return [Reason("nofit.placement", {})] if fits else []
+
+
 def _fewest_gpus(problem: Problem) -> list[Reason]:
     """The first of growing clusters that fits: whole hosts, from the static bytes on in steps of
     an eighth."""
@@ -176,13 +186,9 @@ def _fewest_gpus(problem: Problem) -> list[Reason]:
     least = per_parameter * total / cluster.gpu.memory_usable_bytes
     gpus = max(cluster.num_gpus + 1, ceil(least))
     for _ in range(MOST_TRIALS):
-        per_node = min(GPUS_OF_A_HOST, 1 << (gpus - 1).bit_length())
+        per_node = min(cluster.host_gpus, 1 << (gpus - 1).bit_length())
         nodes = -(-gpus // per_node)
-        whole = cluster.nvlink_domain_size == cluster.gpus_per_node
-        domain = per_node if whole else cluster.nvlink_domain_size
-        larger = replace(
-            cluster, num_nodes=nodes, gpus_per_node=per_node, nvlink_domain_size=domain
-        )
+        larger = replace(cluster, num_nodes=nodes, gpus_per_node=per_node)
         batch = max(workload.global_batch_size, larger.num_gpus)
         other = replace(workload, global_batch_size=batch)
         if _fits(replace(problem, cluster=larger, workload=other)):

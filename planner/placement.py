@@ -1,28 +1,28 @@
-"""Which links the groups of a layout cross, read from the rank groups and the cluster's graph."""
+"""Which links the groups of a layout cross, read from how their ranks lie on the cluster."""
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from math import lcm
+from math import gcd
 
-from planner.cluster import Cluster
-from planner.cluster_graph import Path, path
+from planner.cluster import NETWORK, NVLINK, PCIE, SPINE, Cluster
 from planner.grids import GROUP_AXES, Grids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPlacement:
-    """How all groups of one name lie on the cluster; where they differ, the worst of them.
+    """How all groups of one name lie on the cluster; where they differ, the worst in each respect.
 
+    An island is what communicates without the network: a host, or an NVLink domain over several.
     All groups of a name communicate at once: the bandwidth is what one GPU gets then.
     """
 
     size: int
-    nodes_spanned: int  # the most that a group spans
-    ranks_per_node: int  # the fewest that a group has on one of its nodes
-    link_class: str  # "nvlink" or "network"
-    bandwidth_bytes_per_second: float  # per direction and GPU on that link
+    islands_spanned: int  # the most that a group spans
+    ranks_per_island: int  # the fewest that a group has on one of its islands
+    span: int  # GPUs of the smallest half, quarter, ... of a host that a group fits in
+    link_class: str  # the slowest that it crosses: "nvlink", "pcie" or "network"
+    inside_class: str  # the slowest inside its islands: "nvlink" or "pcie"
+    bandwidth_bytes_per_second: float  # per direction and GPU on the slowest link
     latency_seconds: float  # of one hop on it
 
 
@@ -32,70 +32,76 @@ def place(cluster: Cluster, grids: Grids) -> dict[str, GroupPlacement]:
 
 
 def place_group(cluster: Cluster, grids: Grids, name: str) -> GroupPlacement:
-    """The placement of the groups of one name."""
-    axes = tuple(grids.axis(axis) for axis in GROUP_AXES[name])
-    return _place(cluster, grids.world_size, axes)
+    """The placement of the groups of one name.
 
-
-def link_class(cluster: Cluster, ranks: Iterable[int]) -> str:
-    """The slowest class of link that the traffic of a group crosses."""
-    return _slowest_path(cluster, tuple(ranks)).link_class
-
-
-Axes = tuple[tuple[int, int], ...]  # size and stride of each axis of a group, fastest first
+    The axes of a group follow one another in the order of ranks: together they are one axis.
+    """
+    stride = grids.axis(GROUP_AXES[name][0])[1]
+    return _place(cluster, grids.world_size, grids.size(name), stride)
 
 
 @cache
-def _place(cluster: Cluster, world_size: int, axes: Axes) -> GroupPlacement:
-    offsets = _offsets(axes)
-    firsts = _distinct_first_ranks(cluster.gpus_per_node, world_size, axes)
-    spans = {first: _ranks_on_nodes(cluster, first, offsets) for first in firsts}
-    worst = min(firsts, key=lambda first: (-len(spans[first]), min(spans[first].values())))
-    way = _slowest_path(cluster, tuple(worst + offset for offset in offsets))
+def _place(cluster: Cluster, world_size: int, size: int, stride: int) -> GroupPlacement:
+    def lie(block: int) -> "Spread":
+        return spread(world_size, size, stride, block)
+
+    islands = lie(cluster.island_size)
+    in_a_domain = lie(cluster.nvlink_domain_size).blocks == 1
+    if in_a_domain:
+        crossed = NVLINK
+    elif islands.blocks == 1:
+        crossed = PCIE
+    else:
+        crossed = SPINE if lie(cluster.leaf_size).blocks > 1 else NETWORK
+    whole = cluster.nvlink_domain_size >= cluster.gpus_per_node
+    inside = NVLINK if in_a_domain or whole else PCIE
+    link = cluster.links.get(crossed)  # a GPU alone has none: it reads its own memory
     return GroupPlacement(
-        size=len(offsets),
-        nodes_spanned=len(spans[worst]),
-        ranks_per_node=min(spans[worst].values()),
-        link_class=way.link_class,
-        bandwidth_bytes_per_second=way.bandwidth_bytes_per_second,
-        latency_seconds=way.latency_seconds,
+        size=size,
+        islands_spanned=islands.blocks,
+        ranks_per_island=islands.fewest,
+        span=min(1 << ((size - 1) * stride).bit_length(), cluster.gpus_per_node),
+        link_class=NETWORK if crossed == SPINE else crossed,
+        inside_class=inside,
+        bandwidth_bytes_per_second=(
+            link.bandwidth_bytes_per_second if link else cluster.gpu.hbm_bandwidth_bytes_per_second
+        ),
+        latency_seconds=link.latency_seconds if link else 0.0,
     )
 
 
-def _offsets(axes: Axes) -> tuple[int, ...]:
-    """Ranks of a group, counted from its first."""
-    offsets = [0]
-    for size, stride in axes:
-        offsets = [offset + step * stride for step in range(size) for offset in offsets]
-    return tuple(offsets)
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How groups lie on blocks of neighbouring ranks."""
+
+    blocks: int  # the most that a group touches
+    fewest: int  # ranks of a group in a block that it touches
 
 
-def _distinct_first_ranks(gpus_per_node: int, world_size: int, axes: Axes) -> list[int]:
-    """First ranks of groups that may lie differently on the nodes: all others repeat these.
+def spread(world_size: int, size: int, stride: int, block: int) -> Spread:
+    """How all groups of `size` ranks, `stride` apart, lie on blocks of `block` ranks.
 
-    Where every stride and every block of an axis divides a node or is made of whole nodes, each
-    group lies as the first one does.
+    Only where a group begins in its block matters: at most `block` beginnings differ, however
+    large the world is.
     """
-    marks = [mark for size, stride in axes for mark in (stride, stride * size)]
-    if all(gpus_per_node % mark == 0 or mark % gpus_per_node == 0 for mark in marks):
-        return [0]
-    period = min(world_size, lcm(gpus_per_node, *marks))
-    return [
-        rank for rank in range(period) if all(rank // stride % size == 0 for size, stride in axes)
-    ]
+    length = size * stride
+    if block % length == 0 or size == 1:
+        return Spread(1, size)
+    if stride >= block:
+        return Spread(size, 1)
+    if length % block == 0 and block % stride == 0:
+        return Spread(length // block, block // stride)
+    repeats = min(world_size // length, block // gcd(block, length))
+    begins = {
+        (repeat * length + offset) % block for repeat in range(repeats) for offset in range(stride)
+    }
+    lying = [_on_blocks(begin, size, stride, block) for begin in begins]
+    return Spread(max(len(counts) for counts in lying), min(min(counts) for counts in lying))
 
 
-def _ranks_on_nodes(cluster: Cluster, first: int, offsets: tuple[int, ...]) -> Counter[int]:
-    """How many ranks of a group each node holds."""
-    return Counter((first + offset) // cluster.gpus_per_node for offset in offsets)
-
-
-def _slowest_path(cluster: Cluster, ranks: tuple[int, ...]) -> Path:
-    """The worst way from the first rank to another; to itself when it is alone.
-
-    Sharing an NVLink domain is transitive, so a group that leaves one shows it from its first rank.
-    """
-    node, gpu = divmod(ranks[0], cluster.gpus_per_node)
-    ends = {(rank % cluster.gpus_per_node, rank // cluster.gpus_per_node == node) for rank in ranks}
-    ways = [path(cluster, gpu, end, same_node) for end, same_node in sorted(ends)]
-    return min(ways, key=lambda way: way.bandwidth_bytes_per_second)
+def _on_blocks(begin: int, size: int, stride: int, block: int) -> list[int]:
+    """Ranks of a group on each block that it touches; `stride` is less than `block`."""
+    ends = range(block, begin + size * stride + block, block)
+    passed = [min(size, max(0, -((begin - end) // stride))) for end in ends]
+    counts = [after - before for before, after in zip([0, *passed], passed, strict=False)]
+    return [count for count in counts if count]

@@ -2,13 +2,13 @@
 
 from planner.activations import BF16
 from planner.architectures import ARCHITECTURES
-from planner.cluster import NVLINK
+from planner.cluster import NETWORK, NVLINK, PCIE
 from planner.grids import Grids
 from planner.layout import Layout
 from planner.memory import StageMemory
 from planner.model_spec import ModelSpec
 from planner.parameters import model_parameters
-from planner.placement import place
+from planner.placement import GroupPlacement, place
 from planner.plan import Reason
 from planner.problem import Problem
 from planner.units import MIB
@@ -37,6 +37,12 @@ def not_trained(model: ModelSpec) -> str | None:
 
 def crossing_groups(problem: Problem, layout: Layout) -> list[str]:
     """Names of the groups that leave the NVLink domain, TP first."""
+    placed = _placed(problem, layout)
+    names = ("tp", "cp", "ep", "pp", "dp", "edp")
+    return [name for name in names if placed[name].size > 1 and placed[name].link_class != NVLINK]
+
+
+def _placed(problem: Problem, layout: Layout) -> dict[str, GroupPlacement]:
     grids = Grids(
         world_size=layout.world_size,
         tp=layout.tp,
@@ -45,9 +51,10 @@ def crossing_groups(problem: Problem, layout: Layout) -> list[str]:
         ep=layout.ep,
         etp=layout.etp,
     )
-    placed = place(problem.cluster, grids)
-    names = ("tp", "cp", "ep", "pp", "dp", "edp")
-    return [name for name in names if placed[name].size > 1 and placed[name].link_class != NVLINK]
+    return place(problem.cluster, grids)
+
+
+_EXPERT_REASONS = {NVLINK: "reason.ep_inside", PCIE: "reason.ep_pcie", NETWORK: "reason.ep_across"}
 
 
 def _experts(problem: Problem, layout: Layout) -> list[Reason]:
@@ -62,14 +69,13 @@ def _experts(problem: Problem, layout: Layout) -> list[Reason]:
         "local": moe.num_experts // layout.ep,
         "experts": moe.num_experts,
     }
-    inside = "ep" not in crossing_groups(problem, layout)
-    return [Reason("reason.ep_inside" if inside else "reason.ep_across", values)]
+    return [Reason(_EXPERT_REASONS[_placed(problem, layout)["ep"].link_class], values)]
 
 
 def _pipeline(problem: Problem, layout: Layout) -> list[Reason]:
     if layout.pp == 1:
         return []
-    crossing = "pp" in crossing_groups(problem, layout)
+    crossing = _placed(problem, layout)["pp"].link_class == NETWORK
     tokens = layout.micro_batch_size * problem.workload.seq_length / layout.cp / layout.tp
     values = {
         "pp": layout.pp,

@@ -74,11 +74,16 @@ class Sourced(StrictModel, Generic[Value]):
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The known name that looks most like `name`, or all of them when none does, in words."""
+    known = list(known)
+    near = nearest(name, known)
+    return f"the nearest is {near}" if near else "known: " + ", ".join(sorted(known))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like `name`, in any case; None when none does."""
     folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    if close:
-        return f"the nearest is {folded[close[0]]}"
-    return "known: " + ", ".join(sorted(folded.values()))
+    return folded[close[0]] if close else None
 
 
 def named_file(name_or_path: str, folder: Path) -> Path | None:
@@ -122,14 +127,26 @@ def load_yaml_model(path: Path, model: type[Model]) -> Model:
 
     Raises UsageError: file.unreadable, not_yaml, too_deep, unknown_key, missing_key, bad_value.
     """
+    return checked(path, load_yaml(path), model)
+
+
+def load_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises UsageError: file.unreadable, not_yaml, too_deep."""
     text = read_text(path)
     try:
-        content = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except RecursionError:
         raise UsageError("file.too_deep", path=path) from None
     except (yaml.YAMLError, ValueError) as error:
         # ValueError: an impossible date, a number of 5000 digits.
         raise UsageError("file.not_yaml", path=path, reason=one_line(error)) from None
+
+
+def checked(path: Path, content: object, model: type[Model]) -> Model:
+    """What a file holds as an instance of `model`.
+
+    Raises UsageError: file.unknown_key, missing_key, bad_value.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -182,11 +199,18 @@ def _key(location: tuple[int | str, ...], limit: int = 100) -> str:
 
 def _keys_at(model: type[StrictModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that `model` knows at a place of the file."""
-    current: Any = model
-    for part in location:
-        fields = getattr(current, "model_fields", None)
-        current = fields[part].annotation if fields else get_args(current)[-1]
+    current = model
+    for part in location:  # a place in a list, or a name that a mapping is free to have, is no key
+        field = current.model_fields.get(str(part))
+        current = (_model_in(field.annotation) if field else None) or current
     return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> type[StrictModel] | None:
+    """The model that an annotation names, alone or in a list, a mapping or a choice."""
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def one_line(message: object) -> str:

@@ -5,7 +5,7 @@ from planner.architectures.rules import (
     ANYTHING,
     NO_OUTPUT_BIAS,
     NO_QKV_BIAS,
-    NORM_ALWAYS,
+    REQUIRED,
     Architecture,
     Boolean,
     Integer,
@@ -113,7 +113,9 @@ OTHERS: dict[str, Architecture] = {
         | routed_experts(number=("num_local_experts", "num_experts"), width=_WIDTH)
         | {
             "head_dim": Integer(),
-            "use_qk_norm": NORM_ALWAYS,
+            "use_qk_norm": OneOf(
+                values=(True,), default=REQUIRED, why="without it mcore-bridge builds no norms"
+            ),
             "qk_norm_type": OneOf(
                 values=(None, "per_layer"), why="mcore-bridge builds norms of all channels"
             ),

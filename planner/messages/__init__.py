@@ -17,12 +17,25 @@ from planner.messages import (
     runs,
     setting_rules,
     settings,
+    topologies,
 )
 from planner.messages.message import Message
 
 __all__ = ["MESSAGES", "Message"]
 
-_GROUPS = (files, config, names, runs, inputs, settings, reasons, no_fit, rules, setting_rules)
+_GROUPS = (
+    files,
+    config,
+    names,
+    topologies,
+    runs,
+    inputs,
+    settings,
+    reasons,
+    no_fit,
+    rules,
+    setting_rules,
+)
 
 MESSAGES: dict[str, Message] = {
     id_: message for group in _GROUPS for id_, message in group.MESSAGES.items()

@@ -19,6 +19,10 @@ MESSAGES: dict[str, Message] = {
     "topology.unknown": Message(
         "topology {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    "topology.refused": Message(
+        "topology {name} cannot be planned for: {reason}",
+        "name another (plan topology list), or write a YAML file if you know its numbers",
+    ),
     "topology.fewer_gpus": Message(
         "a host of {name} has {gpus} GPUs, not {wanted}",
         "use {nearest} nodes, or another topology",

@@ -16,6 +16,7 @@ MESSAGES: dict[str, Message] = {
         "the layout that needs least, {layout}, takes {used_gib} of {usable_gib} GiB: {terms}"
     ),
     "nofit.lora": Message("train LoRA: --tuner-type lora fits these GPUs"),
+    "nofit.placement": Message("let TP and EP leave NVLink: --placement any fits"),
     "nofit.gpus": Message(
         "use {gpus} GPUs: --gpus {gpus} --nodes {nodes} --global-batch-size {batch} fits"
     ),

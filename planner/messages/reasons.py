@@ -11,6 +11,10 @@ MESSAGES: dict[str, Message] = {
         "experts are {percent} % of the weights: ep{ep} leaves {local} of {experts} on each GPU; "
         "their all-to-all crosses nodes"
     ),
+    "reason.ep_pcie": Message(
+        "experts are {percent} % of the weights: ep{ep} leaves {local} of {experts} on each GPU; "
+        "their all-to-all goes over PCIe inside a host"
+    ),
     "reason.pp_across": Message(
         "pp{pp} sends {mib} MiB a microbatch between nodes, the least of all groups"
     ),

@@ -70,7 +70,7 @@ def _inputs(problem: Problem) -> dict[str, Any]:
     stack["sources"] = dict(problem.stack.sources)
     return {
         "model": _model(problem.model),
-        "cluster": _cluster(problem.cluster),
+        "cluster": cluster_to_json(problem.cluster),
         "workload": workload,
         "stack": stack,
         "settings": dict(problem.settings.given),
@@ -86,10 +86,19 @@ def _model(model: ModelSpec) -> dict[str, Any]:
     return found
 
 
-def _cluster(cluster: Cluster) -> dict[str, Any]:
+def cluster_to_json(cluster: Cluster) -> dict[str, Any]:
+    """The cluster with what the job uses of its hosts, and what a GPU gets of each link."""
     found = asdict(cluster)
-    del found["assumptions"]  # they stand with all others
-    return found
+    for name in ("assumptions", "host_nvlink_domain_size", "host_nic_bandwidths_bytes_per_second"):
+        del found[name]  # assumptions stand with all others
+    nics = cluster.nic_bandwidths_bytes_per_second
+    return {
+        **found,
+        "nvlink_domain_size": cluster.nvlink_domain_size,
+        "nics_per_node": len(nics),
+        "nic_bandwidth_bytes_per_second": min(nics),
+        "links": [asdict(link) for link in cluster.links.values()],
+    }
 
 
 def _search(result: SearchResult, seconds: float) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from planner.plan import Plan, StagePlan
 from planner.problem import Problem
 from planner.reasons import crossing_groups
 from planner.report.answer import Answer
-from planner.report.numbers import bar, billions, gib, percent, seconds
+from planner.report.links import link_words
+from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
 from planner.search import ASSUMED_TIE_FRACTION
 from planner.settings import Settings
-from planner.units import GIGA
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 from planner.workload import Task, TunerType
 
@@ -108,15 +108,9 @@ def _model(model: ModelSpec) -> str:
 def _cluster(problem: Problem) -> str:
     cluster = problem.cluster
     nodes = f"{cluster.num_nodes} node{'s' if cluster.num_nodes > 1 else ''}"
-    text = (
-        f"{nodes} x {cluster.gpus_per_node} {cluster.gpu.name} "
-        f"{gib(cluster.gpu.memory_usable_bytes)} GiB   "
-        f"NVLink {cluster.nvlink_bandwidth_bytes_per_second / GIGA:.0f} GB/s"
-    )
-    if cluster.num_nodes > 1:
-        nics = cluster.nic_bandwidth_bytes_per_second * 8 / GIGA
-        text += f", {cluster.nics_per_node} x {nics:.0f} Gbit/s {cluster.network_kind} a node"
-    return f"{text}   ({cluster.name})"
+    gpus = f"{cluster.gpus_per_node} {cluster.gpu.name} {gib(cluster.gpu.memory_usable_bytes)} GiB"
+    connected = ", ".join(link_words(cluster))
+    return f"{nodes} x {gpus}   {connected}   ({cluster.name})"
 
 
 def _workload(problem: Problem) -> str:
@@ -385,15 +379,7 @@ def _range(chunk: list[int]) -> str:
 
 
 def _assumed(answer: Answer) -> list[str]:
-    lines = []
-    for each in answer.assumptions:
-        value = each.value
-        if isinstance(value, float) and value == int(value):
-            value = int(value)
-        unit = f" {each.unit}" if each.unit else ""
-        if each.unit == "bytes" and isinstance(each.value, int | float):
-            value, unit = gib(each.value), " GiB"
-        if each.unit == "bytes/s" and isinstance(each.value, int | float):
-            value, unit = f"{each.value / GIGA:.0f}", " GB/s"
-        lines.append(f"{each.id} = {value}{unit}   ({each.source})")
-    return lines
+    return [
+        f"{each.id} = {with_unit(each.value, each.unit)}   ({each.source})"
+        for each in answer.assumptions
+    ]

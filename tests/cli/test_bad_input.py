@@ -46,7 +46,9 @@ MISTAKES: dict[str, Mistake] = {
     "an unknown topology": of_example(
         "--topology", "h200", says=("topology 'h200' is not known", "the nearest is h200-8x-ib")
     ),
-    "a topology of two lines": of_example("--topology", "a\nb", says=("'a\\nb'", "known: ")),
+    "a topology of two lines": of_example(
+        "--topology", "a\nb", says=("'a\\nb'", "plan topology list shows all")
+    ),
     "an unknown stack": of_example(
         "--stack", "ms-swift-4.5", says=("'ms-swift-4.5'", "the nearest is ms-swift-4.6")
     ),

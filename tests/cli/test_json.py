@@ -30,6 +30,15 @@ SEARCHES: dict[str, tuple[str, ...]] = {
         *("--mtp-num-layers", "1", "--placement", "any"),
     ),
     "a dense model": ("--gpus", "8", "--model", "Qwen2.5-7B", "--topology", "a800-8x-ib"),
+    "pairs of GPUs over PCIe": (
+        *("--gpus", "16", "--model", "Qwen2.5-7B", "--topology", "h100-nvl-8x"),
+        *("--placement", "any"),
+    ),
+    "hosts without NVLink": ("--gpus", "8", "--model", "Qwen2.5-7B", "--topology", "l40s-8x-pcie"),
+    "more than a rack": (
+        *("--gpus", "144", "--model", "Qwen3-30B-A3B", "--topology", "gb200-nvl72"),
+        *("--global-batch-size", "144"),
+    ),
     "LoRA on one GPU": ("--gpus", "1", "--model", "Qwen2.5-7B", "--tuner-type", "lora"),
     "LoRA": (*EXAMPLE, "--tuner-type", "lora", "--lora-rank", "64", "--recompute", "none"),
     "an old stack": (*EXAMPLE, "--stack", "ms-swift-3.12", "--topology", "h20-8x-erdma"),

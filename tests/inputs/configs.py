@@ -1,10 +1,12 @@
-"""Real and made-up config.json contents, and ways to spoil them."""
+"""Real and made-up config.json contents, ways to spoil them, and what they mean."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from hypothesis import strategies as st
 
+from planner.model_config import model_spec_from_config
 from planner.model_files import known_models
 
 BUNDLED: dict[str, dict[str, Any]] = {
@@ -62,20 +64,67 @@ json_values = st.recursive(
 
 @st.composite
 def spoiled_configs(draw: st.DrawFn) -> Any:
-    """A real config.json with fields removed, renamed, replaced or added, or nested in another."""
+    """A real config.json with fields removed, renamed, replaced or added, or nested in another.
+
+    Of a multimodal one, the part for language or vision.
+    """
     config = dict(draw(st.sampled_from(ALL)))
-    names = sorted({name for one in ALL for name in one})
+    part = draw(st.sampled_from([name for name in PARTS if name in config] or [""]))
+    inner = dict(config[part]) if part else config
     for _ in range(draw(st.integers(1, 4))):
-        match draw(st.sampled_from(["remove", "replace", "add", "rename", "nest"])):
-            case "remove":
-                config.pop(draw(st.sampled_from(sorted(config) or [""])), None)
-            case "replace":
-                config[draw(st.sampled_from(names))] = draw(json_values)
-            case "add":
-                config[draw(st.text(max_size=12))] = draw(json_values)
-            case "rename":
-                name = draw(st.sampled_from(sorted(config) or [""]))
-                config[name + "s"] = config.pop(name, None)
-            case "nest":
-                config = {draw(st.sampled_from(["text_config", "model_type", "a"])): config}
+        inner = _spoiled(draw, inner)
+    if part:
+        config[part] = inner
+    else:
+        config = inner
     return draw(st.sampled_from([config] * 9 + [[config]]))
+
+
+PARTS = ("text_config", "vision_config")
+NAMES = sorted(
+    {name for one in ALL for inner in (one, *map(one.get, PARTS)) for name in inner or ()}
+)
+HUGE = st.sampled_from([2**31, 2**63, 10**12, 10**400, -1, 0, 1.5, 1e308])
+
+
+def _spoiled(draw: st.DrawFn, config: dict[str, Any]) -> dict[str, Any]:
+    name = draw(st.sampled_from(sorted(config) or [""]))
+    match draw(st.sampled_from(["remove", "replace", "huge", "add", "type", "rename", "nest"])):
+        case "remove":
+            config.pop(name, None)
+        case "replace":
+            config[draw(st.sampled_from(NAMES))] = draw(json_values)
+        case "huge":
+            config[name] = draw(HUGE)
+        case "add":
+            config[draw(st.text(max_size=12))] = draw(json_values)
+        case "type":
+            config["model_type"] = draw(st.sampled_from([one["model_type"] for one in ALL]))
+        case "rename":
+            config[name + "s"] = config.pop(name, None)
+        case "nest":
+            config = {draw(st.sampled_from(["text_config", "model_type", "a"])): config}
+    return config
+
+
+def meaning(config: object) -> dict[str, Any]:
+    """What decides the number of parameters, in the form of `stack.meaning.of_config`.
+
+    Raises UsageError: config.*.
+    """
+    model = model_spec_from_config(config, name="model", origin="config.json")
+    return {
+        "num_layers": model.num_layers,
+        "hidden_size": model.hidden_size,
+        "vocab_size": model.vocab_size,
+        "tie_word_embeddings": model.tie_word_embeddings,
+        "bias": model.linear_bias,
+        "attention": asdict(model.attention),
+        "linear_attention": model.linear_attention and asdict(model.linear_attention),
+        "linear_layers": list(model.linear_layers),
+        "window": model.sliding_window,
+        "window_layers": list(model.window_layers),
+        "moe_layers": list(model.moe_layers),
+        "dense_ffn_hidden_size": model.dense_ffn_hidden_size,
+        "moe": None if model.moe is None else asdict(model.moe),
+    }

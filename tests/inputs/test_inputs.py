@@ -15,7 +15,8 @@ def hosts_of_16(tmp_path: Path) -> str:
     """A topology file of a user."""
     content = yaml.safe_load((TOPOLOGIES_FOLDER / f"{DEFAULT_TOPOLOGY}.yaml").read_text())
     path = tmp_path / "t16.yaml"
-    path.write_text(yaml.safe_dump(content | {"gpus_per_node": 16}))
+    content["nvlink"]["domain_size"] = content["gpus_per_node"] = 16
+    path.write_text(yaml.safe_dump(content))
     return str(path)
 
 

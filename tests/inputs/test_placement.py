@@ -1,17 +1,17 @@
 """Where the groups of a layout lie, and how long their collectives take there."""
 
 from collections import Counter
+from dataclasses import replace
 from math import lcm
 
-import networkx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.cluster import NETWORK, NVLINK, Cluster
+from planner.cluster import LINK_CLASSES, NETWORK, NVLINK, PCIE, SPINE, Cluster
 from planner.collectives import Collective, collective_seconds
 from planner.grids import GROUP_AXES, Grids
-from planner.placement import GroupPlacement, link_class, place
+from planner.placement import GroupPlacement, place
 from planner.topology_files import known_topologies, load_topology
 
 COLLECTIVES: list[Collective] = [
@@ -21,52 +21,180 @@ COLLECTIVES: list[Collective] = [
     "all_to_all",
     "p2p",
 ]
+NAMES = st.sampled_from(sorted(GROUP_AXES))
+BASE = load_topology("h100-nvl-8x", 1)
+NIC = 50e9
+
+
+def hosts(
+    num_nodes: int,
+    gpus: int = 8,
+    *,
+    domain: int | None = None,
+    nodes_per_leaf: int | None = None,
+    oversubscription: float = 1.0,
+    nics: tuple[float, ...] = (NIC,) * 8,
+) -> Cluster:
+    """Hosts of any shape: NVLink domains of `domain` GPUs, of a whole host when not given."""
+    return replace(
+        BASE,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus,
+        host_gpus=gpus,
+        host_nvlink_domain_size=domain or gpus,
+        nodes_per_leaf=nodes_per_leaf,
+        oversubscription=oversubscription,
+        host_nic_bandwidths_bytes_per_second=nics,
+    )
+
+
+def grids_on(draw: st.DrawFn, gpus: int) -> Grids:
+    """Any layout on whole hosts, also with sizes that do not divide a host or a rack."""
+    size = st.sampled_from([1, 2, 3, 4, 6, 8, 16])
+    tp, cp, pp, ep, etp = (draw(size) for _ in range(5))
+    world_size = lcm(gpus, pp * lcm(tp * cp, etp * ep)) * draw(st.integers(1, 3))
+    return Grids(world_size=world_size, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp)
 
 
 @st.composite
-def jobs(draw: st.DrawFn) -> tuple[Cluster, Grids]:
-    """Any layout on whole hosts of 8, also with sizes that do not divide a host."""
-    size = st.sampled_from([1, 2, 3, 4, 6, 8])
-    tp, cp, pp, ep, etp = (draw(size) for _ in range(5))
-    world_size = lcm(8, pp * lcm(tp * cp, etp * ep)) * draw(st.integers(1, 2))
-    cluster = load_topology(draw(st.sampled_from(known_topologies())), world_size // 8)
-    return cluster, Grids(world_size=world_size, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp)
+def odd_jobs(draw: st.DrawFn) -> tuple[Cluster, Grids]:
+    """A layout on hosts of any shape: racks that are not filled, pairs, leaves across racks."""
+    gpus = draw(st.sampled_from([1, 2, 4, 6, 8]))
+    inside = [size for size in range(1, gpus + 1) if gpus % size == 0]
+    domain = draw(st.sampled_from([*inside, *(gpus * hosts for hosts in (2, 3, 4, 9, 18))]))
+    grids = grids_on(draw, gpus)
+    cluster = hosts(
+        grids.world_size // gpus,
+        gpus,
+        domain=domain,
+        nodes_per_leaf=draw(st.sampled_from([None, 1, 2, 3, 4, 12])),
+        oversubscription=draw(st.sampled_from([1.0, 2.0])),
+        nics=(NIC,) * draw(st.integers(1, 10)),
+    )
+    return cluster, grids
 
 
-@given(jobs(), st.sampled_from(sorted(GROUP_AXES)))
-def test_a_placement_is_that_of_the_worst_group(job: tuple[Cluster, Grids], name: str) -> None:
-    """Against all groups, one by one."""
+@st.composite
+def shipped_jobs(draw: st.DrawFn) -> tuple[Cluster, Grids]:
+    """A layout on whole hosts that come with the planner."""
+    name = draw(st.sampled_from(known_topologies()))
+    gpus = load_topology(name, 1).gpus_per_node
+    grids = grids_on(draw, gpus)
+    return load_topology(name, grids.world_size // gpus), grids
+
+
+def where(cluster: Cluster, rank: int) -> tuple[int, int, int]:
+    """Host, NVLink domain and leaf of a rank, told from the host and the place in it."""
+    host, gpu = divmod(rank, cluster.gpus_per_node)
+    size = cluster.nvlink_domain_size
+    if size <= cluster.gpus_per_node:
+        domain = host * (cluster.gpus_per_node // size) + gpu // size
+    else:
+        domain = host // (size // cluster.gpus_per_node)
+    return host, domain, host // (cluster.nodes_per_leaf or cluster.num_nodes)
+
+
+def between(cluster: Cluster, one: int, other: int) -> str:
+    """The class of link on which two ranks meet."""
+    here, there = where(cluster, one), where(cluster, other)
+    if here[1] == there[1]:
+        return NVLINK
+    if here[0] == there[0]:
+        return PCIE
+    return NETWORK if here[2] == there[2] else SPINE
+
+
+def islands(cluster: Cluster, group: tuple[int, ...]) -> Counter[int]:
+    """How many ranks of a group each host holds; where a domain has several hosts: each domain."""
+    of_domains = cluster.nvlink_domain_size > cluster.gpus_per_node
+    return Counter(where(cluster, rank)[of_domains] for rank in group)
+
+
+@settings(max_examples=200)
+@given(odd_jobs(), NAMES)
+def test_a_placement_is_the_worst_of_all_groups(job: tuple[Cluster, Grids], name: str) -> None:
+    """Against every group, rank by rank."""
     cluster, grids = job
-    nodes = [Counter(rank // 8 for rank in group) for group in grids.groups(name)]
-    spans = max(len(counts) for counts in nodes)
+    groups = grids.groups(name)
     found = place(cluster, grids)[name]
+    pairs = [between(cluster, group[0], rank) for group in groups for rank in group]
+    slowest = max(pairs, key=LINK_CLASSES.index)
+    lying = [islands(cluster, group) for group in groups]
 
     assert found.size == grids.size(name)
-    assert found.nodes_spanned == spans
-    assert found.ranks_per_node == min(
-        min(counts.values()) for counts in nodes if len(counts) == spans
-    )
-    assert found.link_class == (NVLINK if spans == 1 else NETWORK)
+    assert found.link_class == (NETWORK if slowest == SPINE else slowest)
+    assert found.islands_spanned == max(len(counts) for counts in lying)
+    assert found.ranks_per_island == min(min(counts.values()) for counts in lying)
+    if found.size > 1:
+        assert found.bandwidth_bytes_per_second == (
+            cluster.links[slowest].bandwidth_bytes_per_second
+        )
 
 
-@given(jobs(), st.sampled_from(sorted(GROUP_AXES)))
-def test_the_class_of_a_link_is_the_slowest_on_the_ways_through_the_graph(
+@settings(max_examples=200)
+@given(odd_jobs(), NAMES)
+def test_the_inside_of_a_group_is_never_told_faster_than_it_is(
     job: tuple[Cluster, Grids], name: str
 ) -> None:
-    """Against networkx's own paths between the GPUs of a group on at most two hosts."""
     cluster, grids = job
-    graph = cluster.graph()
-    group = grids.group_of(name, 0)
-    nodes = [("gpu", min(rank // 8, 1), rank % 8) for rank in group]
-    kinds = {
-        graph.edges[edge]["kind"]
-        for node in nodes[1:]
-        for edge in networkx.utils.pairwise(
-            networkx.shortest_path(graph, nodes[0], node, weight="latency_seconds")
+    inside = {
+        between(cluster, one, other)
+        for group in grids.groups(name)
+        for one in group
+        for other in group
+    } & {NVLINK, PCIE}
+
+    assert place(cluster, grids)[name].inside_class == PCIE or inside <= {NVLINK}
+
+
+@given(odd_jobs(), NAMES, st.sampled_from(COLLECTIVES))
+def test_no_group_is_slower_than_the_placement(
+    job: tuple[Cluster, Grids], name: str, collective: Collective
+) -> None:
+    """Each group placed alone takes at most as long as the placement of all."""
+    cluster, grids = job
+    found = place(cluster, grids)[name]
+    told = collective_seconds(collective, 2**26, found, cluster)
+    for group in grids.groups(name):
+        counts = islands(cluster, group)
+        pairs = [between(cluster, one, other) for one in group[:1] for other in group]
+        slowest = max(pairs, key=LINK_CLASSES.index)
+        link = cluster.links.get(slowest)
+        alone = GroupPlacement(
+            size=len(group),
+            islands_spanned=len(counts),
+            ranks_per_island=min(counts.values()),
+            span=found.span,
+            link_class=NETWORK if slowest == SPINE else slowest,
+            inside_class=found.inside_class,
+            bandwidth_bytes_per_second=link.bandwidth_bytes_per_second if link else 1.0,
+            latency_seconds=link.latency_seconds if link else 0.0,
         )
+        if found.link_class == alone.link_class:
+            assert collective_seconds(collective, 2**26, alone, cluster) <= told * (1 + 1e-9)
+
+
+@given(odd_jobs())
+def test_the_links_of_a_cluster_are_those_that_its_ranks_meet(job: tuple[Cluster, Grids]) -> None:
+    """The graph holds a host of each relation: against all pairs of ranks with the first hosts."""
+    cluster, _ = job
+    firsts = range(min(cluster.num_gpus, 3 * max(cluster.island_size, cluster.leaf_size)))
+    some = {
+        between(cluster, one, other)
+        for one in firsts[:: cluster.gpus_per_node]
+        for other in range(cluster.num_gpus)
+        if one != other
     }
 
-    assert link_class(cluster, group) == (NETWORK if NETWORK in kinds else NVLINK)
+    assert set(cluster.links) == some
+
+
+@given(odd_jobs())
+def test_graphs_do_not_grow_with_the_job(job: tuple[Cluster, Grids]) -> None:
+    cluster, _ = job
+    gpus = [node for node in cluster.graph() if node[0] == "gpu"]
+
+    assert len(gpus) <= 5 * cluster.gpus_per_node
 
 
 def test_expert_groups_of_8_stay_inside_a_host_and_pipelines_cross() -> None:
@@ -75,11 +203,69 @@ def test_expert_groups_of_8_stay_inside_a_host_and_pipelines_cross() -> None:
     assert placements["tp"].link_class == placements["etp_ep"].link_class == NVLINK
     assert placements["pp"] == GroupPlacement(
         size=2,
-        nodes_spanned=2,
-        ranks_per_node=1,
+        islands_spanned=2,
+        ranks_per_island=1,
+        span=8,
         link_class=NETWORK,
+        inside_class=NVLINK,
         bandwidth_bytes_per_second=50e9,
         latency_seconds=14e-6,
+    )
+
+
+def test_experts_of_a_rack_stay_in_its_nvlink_and_others_leave_it() -> None:
+    """72 GPUs on 18 trays: ep 36 fits twice, ep 64 straddles racks."""
+    two_racks = load_topology("gb200-nvl72", 36)
+    inside = place(two_racks, Grids(world_size=144, ep=36))["ep"]
+    straddling = place(load_topology("gb200-nvl72", 32), Grids(world_size=128, ep=64))["ep"]
+    one_rack = place(load_topology("gb200-nvl72", 16), Grids(world_size=64, ep=64))["ep"]
+
+    assert (inside.link_class, inside.islands_spanned) == (NVLINK, 1)
+    assert (one_rack.link_class, one_rack.islands_spanned) == (NVLINK, 1)
+    assert (straddling.link_class, straddling.islands_spanned) == (NETWORK, 2)
+    assert straddling.ranks_per_island == 8  # ranks 64 to 71 are in the first rack
+    assert straddling.bandwidth_bytes_per_second == 50e9
+
+
+def test_a_pair_is_on_its_bridge_and_a_host_on_pcie() -> None:
+    placements = place(load_topology("h100-nvl-8x", 2), Grids(world_size=16, tp=2, ep=8))
+
+    assert placements["tp"].link_class == NVLINK
+    assert placements["tp"].bandwidth_bytes_per_second == 300e9
+    assert placements["ep"].link_class == PCIE
+    assert placements["ep"].bandwidth_bytes_per_second == 64e9
+    assert placements["dp"].inside_class == PCIE
+
+
+def test_groups_below_one_leaf_see_all_of_the_network_and_others_what_is_left() -> None:
+    """4 hosts below a leaf, 2:1: ep 32 fills a leaf, dp crosses the spine."""
+    cluster = hosts(8, nodes_per_leaf=4, oversubscription=2.0)
+    placements = place(cluster, Grids(world_size=64, pp=2, ep=32))
+    across = place(cluster, Grids(world_size=64, ep=64))["ep"]
+
+    assert placements["ep"].bandwidth_bytes_per_second == NIC
+    assert placements["pp"].bandwidth_bytes_per_second == NIC / 2
+    assert across.bandwidth_bytes_per_second == NIC / 2
+    graph = cluster.graph()
+    assert graph.edges[("leaf", 0, 0), ("spine", 0, 0)]["bandwidth_bytes_per_second"] == (
+        4 * 8 * NIC / 2
+    )
+
+
+@given(st.integers(1, 16), st.lists(st.sampled_from([100e9, 50e9, 25e9]), min_size=1, max_size=20))
+def test_the_narrowest_share_of_the_nics_is_every_gpus_share(gpus: int, nics: list[float]) -> None:
+    """Against dealing NICs to GPUs one by one: neighbours share, or take turns."""
+    cluster = hosts(2, gpus, nics=tuple(nics))
+    shares = [0.0] * gpus
+    if len(nics) >= gpus:
+        for number, nic in enumerate(nics):
+            shares[number * gpus // len(nics)] += min(nic, 64e9)
+    else:
+        users = [number * len(nics) // gpus for number in range(gpus)]
+        shares = [nics[nic] / users.count(nic) for nic in users]
+
+    assert cluster.links[NETWORK].bandwidth_bytes_per_second == pytest.approx(
+        min(min(share, 64e9 * len(nics)) for share in shares)
     )
 
 
@@ -89,12 +275,12 @@ def test_the_largest_jobs_cost_no_more_than_their_groups() -> None:
     )
 
     assert placements["edp"].size == 16
-    assert (placements["dp"].nodes_spanned, placements["dp"].ranks_per_node) == (128, 1)
-    assert (placements["ep"].nodes_spanned, placements["ep"].ranks_per_node) == (8, 8)
+    assert (placements["dp"].islands_spanned, placements["dp"].ranks_per_island) == (128, 1)
+    assert (placements["ep"].islands_spanned, placements["ep"].ranks_per_island) == (8, 8)
 
 
 @settings(max_examples=300)
-@given(jobs(), st.sampled_from(sorted(GROUP_AXES)), st.sampled_from(COLLECTIVES), st.data())
+@given(shipped_jobs(), NAMES, st.sampled_from(COLLECTIVES), st.data())
 def test_time_grows_with_bytes_and_never_beats_the_link(
     job: tuple[Cluster, Grids], name: str, collective: Collective, data: st.DataObject
 ) -> None:
@@ -105,8 +291,8 @@ def test_time_grows_with_bytes_and_never_beats_the_link(
 
     assert 0 <= seconds[0] <= seconds[1]
     if group.size > 1:
-        leaving = many * (group.size - group.ranks_per_node) / group.size
-        assert seconds[1] >= leaving / group.bandwidth_bytes_per_second / group.ranks_per_node
+        leaving = many * (group.size - group.ranks_per_island) / group.size
+        assert seconds[1] >= leaving / group.bandwidth_bytes_per_second / group.ranks_per_island
 
 
 def whole(topology: str, num_nodes: int) -> tuple[GroupPlacement, Cluster]:
@@ -148,6 +334,63 @@ def test_token_dispatch_between_h100_hosts_is_near_the_measured_one(
     assert collective_seconds("all_to_all", num_bytes, *whole("h100-8x-ib", num_nodes)) == (
         pytest.approx(seconds, rel=0.1)
     )
+
+
+@pytest.mark.parametrize(
+    ("trays", "seconds"), [(2, 735e-6), (4, 743e-6), (8, 769e-6), (16, 930e-6)]
+)
+def test_token_dispatch_inside_a_rack_is_near_the_measured_one(trays: int, seconds: float) -> None:
+    """NCCL all-to-all on GB200 NVL72 of arXiv 2603.07685, Table 7, as above."""
+    num_bytes = 4096 * 8 * 7168 * 2
+
+    assert collective_seconds("all_to_all", num_bytes, *whole("gb200-nvl72", trays)) == (
+        pytest.approx(seconds, rel=0.1)
+    )
+
+
+@pytest.mark.parametrize(("racks", "gbytes_per_second"), [(1, 835), (2, 793)])
+def test_reducing_over_racks_is_near_the_measured_one(racks: int, gbytes_per_second: float) -> None:
+    """Bus bandwidth at 8 GiB on GB200 NVL72, coreweave/nccl-tests README @cb86553."""
+    ranks = 72 * racks
+    measured = 2 * (ranks - 1) / ranks * 2**33 / (gbytes_per_second * 1e9)
+
+    assert collective_seconds("all_reduce", 2**33, *whole("gb200-nvl72", 18 * racks)) == (
+        pytest.approx(measured, rel=0.05)
+    )
+
+
+@pytest.mark.parametrize(
+    ("collective", "used", "fraction"),
+    [
+        ("all_gather", 2, 0.687),
+        ("all_gather", 8, 0.450),
+        ("reduce_scatter", 8, 0.369),
+        ("all_to_all", 4, 0.638),
+    ],
+)
+def test_collectives_over_pcie_reach_the_measured_part_of_30_gbytes(
+    collective: Collective, used: int, fraction: float
+) -> None:
+    """MooreThreads/SimuMax configs/system/a100_pcie.json @4dcaae5."""
+    cluster = load_topology("a100-pcie-8x", 1, gpus_per_node=used)
+    group = place(cluster, Grids(world_size=used))["dp"]
+    measured = (used - 1) / used * 2**32 / (fraction * 30e9)
+
+    assert collective_seconds(collective, 2**32, group, cluster) == pytest.approx(
+        measured, rel=0.01
+    )
+
+
+def test_far_gpus_of_a_pcie_host_are_slower_than_neighbours() -> None:
+    """MooreThreads/SimuMax has 3.9 to 7.65 GB/s for groups of 2 and 4 that cross sockets."""
+    cluster = load_topology("a100-pcie-8x", 1)
+    near, far = (
+        place(cluster, Grids(world_size=8, tp=tp))[name] for tp, name in ((2, "tp"), (4, "dp"))
+    )
+    seconds = [collective_seconds("all_gather", 2**30, each, cluster) for each in (near, far)]
+
+    assert (near.size, far.size) == (2, 2)
+    assert seconds[1] / seconds[0] == pytest.approx(0.644 / 0.422, rel=0.01)
 
 
 def test_gathering_over_erdma_takes_twenty_times_as_long_as_over_infiniband() -> None:

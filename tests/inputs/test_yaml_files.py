@@ -16,7 +16,8 @@ from planner.errors import UsageError
 from planner.recipe import _RecipeFile
 from planner.site import _SiteFile, load_site
 from planner.stack import STACKS_FOLDER, _StackFile, load_stack
-from planner.topology_files import TOPOLOGIES_FOLDER, _TopologyFile, load_topology
+from planner.topology_files import TOPOLOGIES_FOLDER, load_topology
+from planner.topology_schema import TopologyFile
 from planner.yaml_files import (
     PATTERN_WORDS,
     StrictModel,
@@ -168,7 +169,7 @@ TOPOLOGY_MISTAKES = {
     "cpus_per_node: {value: 1, source: ''}": "cpus_per_node.source: must not be empty (got '')",
     "cpus_per_node: 1": "cpus_per_node: must be a mapping of keys (got 1)",
     "host_memory_gib: {value: x, source: y}": "host_memory_gib.value: must be a number (got 'x')",
-    "host_memory_gib: {value: 0, source: y}": "must be greater than 0",
+    "host_memory_gib: {value: 0, source: y}": "must be at least 0.001",
     "gpu: [1]": "gpu: must be a mapping of keys (got [1])",
 }
 
@@ -194,7 +195,7 @@ def patterns_of(schema: Any) -> set[str]:
 
 
 def test_every_pattern_has_plain_words_and_no_words_are_left_over() -> None:
-    models = (_SiteFile, _StackFile, _TopologyFile, _RecipeFile)
+    models = (_SiteFile, _StackFile, TopologyFile, _RecipeFile)
     found = set().union(*(patterns_of(model.model_json_schema()) for model in models))
 
     assert found == set(PATTERN_WORDS)

@@ -124,8 +124,10 @@ def test_a_faster_cluster_is_not_slower(case: Case) -> None:
     cluster = case.problem.cluster
     faster = replace(
         cluster,
-        nvlink_bandwidth_bytes_per_second=2 * cluster.nvlink_bandwidth_bytes_per_second,
-        nic_bandwidth_bytes_per_second=2 * cluster.nic_bandwidth_bytes_per_second,
+        nvlink_bandwidth_bytes_per_second=2 * (cluster.nvlink_bandwidth_bytes_per_second or 0),
+        host_nic_bandwidths_bytes_per_second=tuple(
+            2 * nic for nic in cluster.host_nic_bandwidths_bytes_per_second
+        ),
         gpu=replace(cluster.gpu, bf16_flops_per_second=2 * cluster.gpu.bf16_flops_per_second),
     )
 

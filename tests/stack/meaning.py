@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from mcore_bridge.config.model_config import moe_freq_type
 from mcore_bridge.config.parser import hf_to_mcore_config
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -17,9 +16,10 @@ def of_config(config: dict[str, Any]) -> dict[str, Any] | None:
     Where mcore-bridge sets nothing, the default of its ModelConfig counts.
     """
     try:
-        parsed = hf_to_mcore_config(_hugging_face(config))
-    except (StrictDataclassError, AttributeError, TypeError, KeyError):
-        return None  # AttributeError: for a torch_dtype of no type; the others: null for a size
+        hugging_face = _hugging_face(config)
+    except Exception:  # whatever its classes make of fields that they do not expect
+        return None
+    parsed = hf_to_mcore_config(hugging_face)
     moe_layers = _moe_layers(parsed)
     return {
         "num_layers": parsed["num_layers"],

@@ -1,6 +1,5 @@
 """A config.json means to the planner what it means to mcore-bridge."""
 
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -10,31 +9,10 @@ from hypothesis import strategies as st
 from planner.architectures import ARCHITECTURES
 from planner.architectures.rules import IRRELEVANT
 from planner.errors import UsageError
-from planner.model_config import model_spec_from_config
 from stack.real_stack import RealStack
-from tests.inputs.configs import ALL, IDS
+from tests.inputs.configs import ALL, IDS, meaning, spoiled_configs
 
 pytestmark = pytest.mark.stack
-
-
-def meaning(config: dict[str, Any]) -> dict[str, Any]:
-    """What decides the number of parameters, in the form of `stack.meaning.of_config`."""
-    model = model_spec_from_config(config, name="model", origin="config.json")
-    return {
-        "num_layers": model.num_layers,
-        "hidden_size": model.hidden_size,
-        "vocab_size": model.vocab_size,
-        "tie_word_embeddings": model.tie_word_embeddings,
-        "bias": model.linear_bias,
-        "attention": asdict(model.attention),
-        "linear_attention": model.linear_attention and asdict(model.linear_attention),
-        "linear_layers": list(model.linear_layers),
-        "window": model.sliding_window,
-        "window_layers": list(model.window_layers),
-        "moe_layers": list(model.moe_layers),
-        "dense_ffn_hidden_size": model.dense_ffn_hidden_size,
-        "moe": None if model.moe is None else asdict(model.moe),
-    }
 
 
 TRAINABLE = {
@@ -78,3 +56,18 @@ def test_what_the_planner_accepts_means_the_same(stack: RealStack, config: dict[
     except UsageError:
         return
     assert stack.call("meaning", config=config) in (expected, None)
+
+
+@settings(max_examples=400)
+@given(config=spoiled_configs())
+def test_no_spoiled_config_is_accepted_with_another_meaning(
+    stack: RealStack, config: object
+) -> None:
+    """tests/inputs/fuzz_config.py runs thousands."""
+    try:
+        expected = meaning(config)
+    except UsageError:
+        return
+    assert isinstance(config, dict)
+    if ARCHITECTURES[config["model_type"]].not_trained is None:
+        assert stack.call("meaning", config=config) in (expected, None)

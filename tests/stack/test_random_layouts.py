@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from planner.model_files import resolve_model
-from planner.workload import Workload
+from planner.workload import TunerType, Workload
 from stack.counted import assert_built_as_counted
 from stack.layouts import Case
 from stack.random_layouts import TRAINED, random_cases
@@ -36,6 +36,18 @@ def test_parameters_of_every_stage_are_those_of_the_built_model(
 ) -> None:
     case = _cases(name)[place]
     workload = Workload(mtp_num_layers=case.mtp_num_layers)
+    stages = list(range(case.layout.pp))
+    assert_built_as_counted(stacks, model_folders[name], case, workload, stages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_OF_EACH_TYPE)
+def test_adapters_of_every_stage_are_those_of_the_built_model(
+    stacks: dict[str, RealStack], model_folders: dict[str, Path], name: str
+) -> None:
+    """LoRA on all linear layers, which has no ETP."""
+    case = next(case for case in _cases(name) if case.layout.etp == 1 < case.layout.tp)
+    workload = Workload(tuner_type=TunerType.LORA, mtp_num_layers=case.mtp_num_layers)
     stages = list(range(case.layout.pp))
     assert_built_as_counted(stacks, model_folders[name], case, workload, stages)
 

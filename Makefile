@@ -11,7 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := 2.13.0
 MEGATRON_CORE := 0.18.1
 MEGATRON_CORE_FOLDER := .stacks/megatron-core-0.18
-OLD_SWIFT := 3.12.6
+# The newest patch of every release of ms-swift whose arguments planner/data/releases.yaml knows.
+SWIFT_RELEASES := 3.12.6 4.0.4 4.1.3 4.2.3 4.3.2 4.4.2 4.5.3 4.6.0
+SWIFT_WHEELS := $(SWIFT_RELEASES:%=.stacks/wheels/ms_swift-%-py3-none-any.whl)
 
 # Of train-moe. What is given on the command line, NNODES and DRY_RUN too, reaches the scripts.
 MODEL ?= Qwen3-30B-A3B
@@ -45,11 +47,11 @@ $(MEGATRON_CORE_FOLDER)/installed: | $(VENV)/core
 	  --target $(MEGATRON_CORE_FOLDER) megatron-core==$(MEGATRON_CORE)
 	touch $@
 
-.stacks/wheels/ms_swift-$(OLD_SWIFT)-py3-none-any.whl: | $(VENV)/core
-	$(PIP) download --no-deps --dest .stacks/wheels ms-swift==$(OLD_SWIFT)
+.stacks/wheels/ms_swift-%-py3-none-any.whl: | $(VENV)/core
+	$(PIP) download --no-deps --dest .stacks/wheels ms-swift==$*
 
 .PHONY: stacks
-stacks: $(VENV)/test $(MEGATRON_CORE_FOLDER)/installed .stacks/wheels/ms_swift-$(OLD_SWIFT)-py3-none-any.whl ## install what tests need: the real stack on CPU, about 3 GB
+stacks: $(VENV)/test $(MEGATRON_CORE_FOLDER)/installed $(SWIFT_WHEELS) ## install what tests need: the real stack on CPU, about 3 GB
 
 # -- using it ----------------------------------------------------------------------------------
 
@@ -76,7 +78,7 @@ test: stacks ## set up what tests need and run them
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 .PHONY: wheel-test
-wheel-test: $(VENV)/test ## run the tests against the built wheel instead of the checkout
+wheel-test: $(VENV)/test $(SWIFT_WHEELS) ## run the tests against the built wheel instead of the checkout
 	rm -rf build dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 	$(PIP) install --no-deps --target build/installed dist/*.whl

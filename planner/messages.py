@@ -88,8 +88,21 @@ MESSAGES: dict[str, Message] = {
     "stack.unknown": Message(
         "stack {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    "stack.too_old": Message(
+        "{path}: ms-swift {version} is older than {oldest}, the oldest whose arguments are known",
+        "use ms-swift {oldest} or later",
+    ),
     "recipe.unknown": Message(
         "recipe {name!r} is not known", "{suggestion}; or give the path of a YAML file"
+    ),
+    # -- releases of ms-swift ----------------------------------------------------------------------
+    "flag.too_new": Message(
+        "ms-swift {release} has no --{flag}, which came with {since}",
+        "use a stack with ms-swift {since} or later, or do without --{flag}",
+    ),
+    "flag.value_too_new": Message(
+        "ms-swift {release} does not take --{flag} {value}, which came with {since}",
+        "use a stack with ms-swift {since} or later, or another value",
     ),
     # -- runs ------------------------------------------------------------------------------------
     "run.needs": Message(

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
 import yaml
@@ -46,7 +47,12 @@ PATTERN_WORDS = {
     r"^[^\x00]*$": "must not hold a NUL character",
     r"^[A-Za-z0-9_.:/@-]*$": "must hold nothing but letters, digits and _ . : / @ -",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "must be a name of letters, digits and _, no digit first",
-    r"^(\d{1,4}(\.\d{1,4}){1,3}(\+[a-z0-9.]+)?)?$": "must be a version such as 2.8.0",
+    r"^(\d{1,4}(\.\d{1,4}){1,3}((a|b|rc|\.?dev|\.?post)\d{1,4})*(\+[a-z0-9.]+)?)?$": (
+        "must be a version such as 2.8.0"
+    ),
+    r"^\d{1,4}(\.\d{1,4}){1,3}((a|b|rc|\.?dev|\.?post)\d{1,4})*(\+[a-z0-9.]+)?$": (
+        "must be a version such as 4.6.0"
+    ),
     r"^\d{1,4}\.\d{1,4}\.\d{1,4}$": "must be a version of three numbers such as 0.16.1",
     r"^\d{1,2}\.\d$": "must be two numbers with a dot such as 9.0",
 }
@@ -185,8 +191,14 @@ def _keys_at(model: type[StrictModel], location: tuple[int | str, ...]) -> list[
     current: Any = model
     for part in location:
         fields = getattr(current, "model_fields", None)
-        current = fields[part].annotation if fields else get_args(current)[-1]
+        current = _without_none(fields[part].annotation if fields else get_args(current)[-1])
     return list(current.model_fields)
+
+
+def _without_none(annotation: Any) -> Any:
+    """`X` of `X | None`, any other annotation as it is."""
+    others = [each for each in get_args(annotation) if each is not NoneType]
+    return others[0] if isinstance(annotation, UnionType) and len(others) == 1 else annotation
 
 
 def one_line(message: object) -> str:

@@ -1,29 +1,25 @@
 """The arguments of an ms-swift release, read from its source without importing it.
 
-The parser of 3.12 cannot run without a network; its argument classes are in the wheel all the same.
+The parser of 3.12 cannot run without a network, and no two releases can stand side by side; their
+argument classes are in their wheels all the same.
 """
 
 import ast
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 WHEELS = Path(__file__).parent.parent.parent / ".stacks" / "wheels"
 
 ARGUMENT_CLASSES = {
-    "3.12": {
-        "megatron sft": "MegatronTrainArguments",
-        "megatron export": "MegatronExportArguments",
-        "swift export": "ExportArguments",
-    },
-    "4.6": {
-        "megatron sft": "MegatronSftArguments",
-        "megatron export": "MegatronExportArguments",
-        "swift export": "ExportArguments",
-    },
+    "megatron sft": "MegatronSftArguments",
+    "megatron export": "MegatronExportArguments",
+    "swift export": "ExportArguments",
 }
+OLD_CLASSES = {"megatron sft": "MegatronTrainArguments"}  # of 3.12
 BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 
 Classes = Mapping[str, ast.ClassDef]
@@ -55,14 +51,30 @@ class Field:
         return None
 
 
+@cache
+def fields_of(release: str, command: str) -> Mapping[str, Field]:
+    """Return the arguments of "megatron sft", "megatron export" or "swift export" of a release.
+
+    "megatron" are those of both its commands.
+    """
+    if command == "megatron":
+        return {**fields_of(release, "megatron export"), **fields_of(release, "megatron sft")}
+    classes = classes_of_wheel(wheel(release))
+    old = OLD_CLASSES.get(command, "")
+    name = old if old in classes else ARGUMENT_CLASSES[command]
+    return wheel_fields(classes, name)
+
+
+@cache
 def wheel(release: str) -> Path:
-    """Return the wheel of the release "3.12"."""
+    """Return the wheel of a release such as "3.12"."""
     found = sorted(WHEELS.glob(f"ms_swift-{release}.*.whl"))
     if not found:
         raise FileNotFoundError(f"no wheel of ms-swift {release} in {WHEELS}: run `make stacks`")
     return found[-1]
 
 
+@cache
 def classes_of_wheel(path: Path) -> Classes:
     """Return the classes in the argument modules of a wheel."""
     with zipfile.ZipFile(path) as archive:

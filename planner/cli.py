@@ -210,4 +210,10 @@ def main() -> None:
     """The console command."""
     # A search makes many small objects and no cycles; looking for cycles costs a tenth of its time.
     gc.disable()
-    run_app(app, as_json="--json" in sys.argv)
+    run_app(app, as_json="--json" in sys.argv, explain=_explain)
+
+
+def _explain(option: str, known: bool, reason: str) -> UsageError | None:
+    from planner.old_flags import explain_option
+
+    return explain_option(option, known, reason)

@@ -51,7 +51,7 @@ def translate(
 
     Raises UsageError: flag.too_new, flag.value_too_new.
     """
-    command = SWIFT_EXPORT if single_process else MEGATRON
+    command: Command = SWIFT_EXPORT if single_process else MEGATRON
     flags: Flags = {}
     for canonical, value in args.items():
         said = _value(canonical, value, dialect.release, command)

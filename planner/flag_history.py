@@ -6,14 +6,14 @@ The canonical names are those of 4.6. `planner.dialects` reads the tables toward
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from planner.releases import version_of
 from planner.yaml_files import StrictModel, load_yaml_model
 
 DATA_FOLDER = Path(__file__).parent / "data"
-MEGATRON = "megatron"
-SWIFT_EXPORT = "swift export"
+MEGATRON: Final = "megatron"
+SWIFT_EXPORT: Final = "swift export"
 
 Command = Literal["megatron", "swift export"]
 

@@ -104,6 +104,18 @@ MESSAGES: dict[str, Message] = {
         "ms-swift {release} does not take --{flag} {value}, which came with {since}",
         "use a stack with ms-swift {since} or later, or another value",
     ),
+    "hint.renamed": Message("--{old} is called --{now} since ms-swift {since}"),
+    "hint.inverted": Message(
+        "--{old} is called --{now} since ms-swift {since}, with the opposite sense"
+    ),
+    "hint.converted": Message("--{old} became --{now} with ms-swift {since}: {converted}"),
+    "hint.removed": Message("--{old} is gone since ms-swift {since}: {instead}"),
+    "way.option": Message("use {option}"),
+    "way.searched": Message("leave it to the search, or give {option} to plan check"),
+    "way.recipe": Message("set {flag} in the recipe, a YAML file for --recipe"),
+    "way.site": Message("set {flag} in the site, a YAML file for --site"),
+    "way.script": Message("give it to the script that plan writes: bash train.sh --{flag} VALUE"),
+    "way.none": Message("leave it out"),
     # -- runs ------------------------------------------------------------------------------------
     "run.needs": Message(
         "scripts need {flags}",
@@ -170,6 +182,8 @@ MESSAGES: dict[str, Message] = {
         "standard output cannot be written: {reason}", "send the output somewhere else"
     ),
     "input.usage": Message("{reason}", "see {help}"),
+    "input.old_flag": Message("{hint}", "with plan, {way}"),
+    "input.swift_flag": Message("{given} is a flag of ms-swift, not of plan", "with plan, {way}"),
     "input.missing": Message("{flag} is missing", "plan --gpus 16 --nodes 2 --model Qwen3-30B-A3B"),
     "input.choice": Message("{flag} {value} is not one of {choices}", "{suggestion}"),
     "environment.extra": Message(

@@ -152,12 +152,20 @@ def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -
     location = _place(first["loc"])
     key = _key(location)
     if first["type"] == "extra_forbidden":
-        hint = suggestion(str(location[-1]), _keys_at(model, location[:-1]))
+        hint = _suggested_key(str(location[-1]), _keys_at(model, location[:-1]))
         return UsageError("file.unknown_key", path=path, key=key, suggestion=hint)
     if first["type"] == "missing":
         return UsageError("file.missing_key", path=path, key=key)
     value = "nothing" if first["input"] is None else shortened(first["input"])
     return UsageError("file.bad_value", path=path, key=key, reason=_reason(first), value=value)
+
+
+def _suggested_key(key: str, known: list[str]) -> str:
+    """What an unknown key may have been: a flag's name in 3.x, or one that looks alike."""
+    from planner.old_flags import hint  # which reads a file itself
+
+    found = hint(key)
+    return found.text if found and found.now in known else suggestion(key, known)
 
 
 def _reason(mistake: ErrorDetails) -> str:

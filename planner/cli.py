@@ -14,6 +14,7 @@ from planner.errors import UsageError
 from planner.inputs import Request, check_range, to_problem
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
+from planner.stack_commands import stack_app
 from planner.workload import Placement, TunerType
 
 Value = TypeVar("Value")
@@ -138,6 +139,9 @@ def search_command(
         scripts=scripts,
         clock=lambda: time.perf_counter() - started,
     )
+
+
+app.add_typer(stack_app, name="stack")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -51,6 +52,11 @@ def write_output(text: str) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise EnvironmentLacksError("output.unwritable", reason=reason) from None
+
+
+def quoted(word: str) -> str:
+    """A word as the shell reads it; what a terminal would obey is escaped ($'...' of bash)."""
+    return shlex.quote(word) if word.isprintable() else f"${word!r}"
 
 
 def _run(app: typer.Typer, as_json: bool, explain: Explain) -> int:

@@ -181,6 +181,10 @@ MESSAGES: dict[str, Message] = {
     "output.unwritable": Message(
         "standard output cannot be written: {reason}", "send the output somewhere else"
     ),
+    "output.exists": Message("{path} exists already", "give another --output, or remove it first"),
+    "output.file_unwritable": Message(
+        "{path} cannot be written: {reason}", "give another --output"
+    ),
     "input.usage": Message("{reason}", "see {help}"),
     "input.old_flag": Message("{hint}", "with plan, {way}"),
     "input.swift_flag": Message("{given} is a flag of ms-swift, not of plan", "with plan, {way}"),
@@ -189,6 +193,26 @@ MESSAGES: dict[str, Message] = {
     "environment.extra": Message(
         "this needs the package {package}, which is not installed", "pip install {package}"
     ),
+    # -- what an image holds -----------------------------------------------------------------------
+    "freeze.empty": Message(
+        "{path} names no package", "give the text of pip freeze, pip list or conda list"
+    ),
+    "stack.incomplete": Message(
+        "no stack can be written: {path} does not say the version of {packages}",
+        "install it, or write the stack by hand with based_on: and the versions that you know",
+    ),
+    "image.not_there": Message("{package} is not installed: nothing can train"),
+    "image.no_version": Message("{package} does not say its version"),
+    "image.too_old": Message(
+        "ms-swift {version} is older than {oldest}, the oldest whose arguments are known"
+    ),
+    "image.unknown_release": Message(
+        "the arguments of ms-swift {version} are not known; those of {newest} or before are taken"
+    ),
+    "image.twice": Message(
+        "{package} is there in versions {versions}: which one runs depends on sys.path"
+    ),
+    "image.another_apex": Message("apex {version} is not NVIDIA's, which calls itself 0.1"),
     # -- why a layout was chosen -----------------------------------------------------------------
     "reason.ep_inside": Message(
         "experts are {percent} % of the weights: ep{ep} leaves {local} of {experts} on each GPU, "

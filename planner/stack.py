@@ -53,9 +53,10 @@ class Stack:
         return int(major), int(minor), int(patch)
 
 
-_SUFFIX = r"((a|b|rc|\.?dev|\.?post)\d{1,4})*(\+[a-z0-9.]+)?"
-_Version = Annotated[str, Field(pattern=rf"^(\d{{1,4}}(\.\d{{1,4}}){{1,3}}{_SUFFIX})?$")]
-_SwiftVersion = Annotated[str, Field(pattern=rf"^\d{{1,4}}(\.\d{{1,4}}){{1,3}}{_SUFFIX}$")]
+_NUMBERS = r"\d{1,4}(\.\d{1,4}){1,3}"
+VERSION_PATTERN = rf"{_NUMBERS}((a|b|rc|\.?dev|\.?post)\d{{1,4}})*(\+[a-z0-9.]+)?"
+_Version = Annotated[str, Field(pattern=rf"^({VERSION_PATTERN})?$")]
+_SwiftVersion = Annotated[str, Field(pattern=rf"^{VERSION_PATTERN}$")]
 _MegatronVersion = Annotated[str, Field(pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,4}$")]
 _Dispatchers = Annotated[list[Literal["alltoall", "flex"]], Field(min_length=1)]
 

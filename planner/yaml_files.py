@@ -87,12 +87,17 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join(sorted(folded.values()))
 
 
+def looks_like_path(name_or_path: str) -> bool:
+    """Whether a user means a file, not a name that comes with the planner."""
+    return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
+
+
 def named_file(name_or_path: str, folder: Path) -> Path | None:
     """The YAML file that a user means: a path if it looks like one, else by its name in `folder`.
 
     Upper and lower case are the same. None when no file of the folder has the name.
     """
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+    if looks_like_path(name_or_path):
         return Path(name_or_path)
     by_name = {path.stem.casefold(): path for path in folder.glob("*.yaml")}
     return by_name.get(name_or_path.casefold())

@@ -133,9 +133,10 @@ def _workload(problem: Problem) -> str:
 
 def _stack(problem: Problem) -> str:
     stack = problem.stack
+    engine = f"Transformer Engine {stack.transformer_engine}"
     return (
         f"{stack.name}   ms-swift {stack.ms_swift}, megatron-core {stack.megatron_core}, "
-        f"Transformer Engine {stack.transformer_engine}"
+        f"{engine if stack.transformer_engine else 'no Transformer Engine'}"
     )
 
 

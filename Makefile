@@ -14,6 +14,9 @@ MEGATRON_CORE_FOLDER := .stacks/megatron-core-0.18
 # The newest patch of every release of ms-swift whose arguments planner/data/releases.yaml knows.
 SWIFT_RELEASES := 3.12.6 4.0.4 4.1.3 4.2.3 4.3.2 4.4.2 4.5.3 4.6.0
 SWIFT_WHEELS := $(SWIFT_RELEASES:%=.stacks/wheels/ms_swift-%-py3-none-any.whl)
+# Releases of megatron-core whose source the rules are held against, beside the two that are installed.
+MEGATRON_SOURCES := 0.15.3 0.17.1 0.18.2 0.19.2
+MEGATRON_WHEELS := $(MEGATRON_SOURCES:%=.stacks/wheels/megatron-core-%.downloaded)
 
 # Of train-moe. What is given on the command line, NNODES and DRY_RUN too, reaches the scripts.
 MODEL ?= Qwen3-30B-A3B
@@ -50,8 +53,14 @@ $(MEGATRON_CORE_FOLDER)/installed: | $(VENV)/core
 .stacks/wheels/ms_swift-%-py3-none-any.whl: | $(VENV)/core
 	$(PIP) download --no-deps --dest .stacks/wheels ms-swift==$*
 
+# The newer ones ask for a newer Python; nothing of them is installed.
+.stacks/wheels/megatron-core-%.downloaded: | $(VENV)/core
+	$(PIP) download --no-deps --only-binary :all: --ignore-requires-python --python-version 3.12 \
+	  --dest .stacks/wheels megatron-core==$*
+	touch $@
+
 .PHONY: stacks
-stacks: $(VENV)/test $(MEGATRON_CORE_FOLDER)/installed $(SWIFT_WHEELS) ## install what tests need: the real stack on CPU, about 3 GB
+stacks: $(VENV)/test $(MEGATRON_CORE_FOLDER)/installed $(SWIFT_WHEELS) $(MEGATRON_WHEELS) ## install what tests need: the real stack on CPU, about 3 GB
 
 # -- using it ----------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def detect_command(
     if json:
         write_output(as_json(detection_to_json(found)))
     else:
-        write_output(detection_text(found, width=_width(), next_step=_next_step(output)))
+        write_output(detection_text(found, width=_width(), next_step=_next_step(freeze, output)))
 
 
 def _packages(freeze: Path | None) -> tuple[tuple["Package", ...], str]:
@@ -70,13 +70,14 @@ def _packages(freeze: Path | None) -> tuple[tuple["Package", ...], str]:
     return parse_freeze(read_text(freeze), origin=origin), origin
 
 
-def _next_step(written: Path | None) -> str:
+def _next_step(freeze: Path | None, written: Path | None) -> str:
     """What to type next: the file as --stack reads it, or how to write one."""
     from planner.command import quoted
     from planner.yaml_files import looks_like_path
 
     if written is None:
-        return "plan stack detect --output image.yaml"
+        given = "" if freeze is None else f" --freeze {quoted(str(freeze))}"
+        return f"plan stack detect{given} --output image.yaml"
     name = str(written)
     return f"plan --stack {quoted(name if looks_like_path(name) else f'./{name}')}"
 

@@ -75,6 +75,15 @@ def wheel(release: str) -> Path:
 
 
 @cache
+def megatron_core(version: str) -> Path:
+    """Return the wheel of a megatron-core such as "0.17.1"."""
+    found = sorted(WHEELS.glob(f"megatron_core-{version}-*.whl"))
+    if not found:
+        raise FileNotFoundError(f"no wheel of megatron-core {version}: run `make stacks`")
+    return found[-1]
+
+
+@cache
 def classes_of_wheel(path: Path) -> Classes:
     """Return the classes in the argument modules of a wheel."""
     with zipfile.ZipFile(path) as archive:

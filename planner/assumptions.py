@@ -81,7 +81,7 @@ def _stack(problem: Problem) -> Iterator[Assumption]:
             id=f"stack.out_of_range.{found.package}",
             value=found.version,
             unit="",
-            source=f"works, though outside of {found.permitted} ({found.permitted.source})",
+            source=f"assumed to work outside of {found.permitted} ({found.permitted.source})",
         )
 
 

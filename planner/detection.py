@@ -9,7 +9,7 @@ from planner.errors import UsageError
 from planner.freeze import Package
 from planner.messages import MESSAGES
 from planner.releases import OutOfRange, Version, minor_of, out_of_range, releases, version_of
-from planner.stack import Stack, known_stacks, load_stack
+from planner.stack import DEFAULT_STACK, Stack, known_stacks, load_stack
 
 # The distributions that are a field of a stack. The nearest known stack is the one that differs in
 # the fewest, ms-swift's and megatron-core's minor releases first.
@@ -128,7 +128,9 @@ def detect(packages: tuple[Package, ...], *, origin: str) -> Detection:
         notes.append(Note("image.another_apex", {"version": capabilities["apex"]}))
         capabilities["apex"] = None
     here = {**versions, "apex": capabilities["apex"] is not None}
-    stacks = [load_stack(name) for name in known_stacks()]
+    # of several at the same distance the default one
+    names = sorted(known_stacks(), key=lambda name: name != DEFAULT_STACK)
+    stacks = [load_stack(name) for name in names]
     nearest = min(stacks, key=lambda stack: _distance(here, stack))
     return Detection(
         origin=origin,
@@ -141,15 +143,18 @@ def detect(packages: tuple[Package, ...], *, origin: str) -> Detection:
     )
 
 
+def unknown_versions(found: Detection) -> list[str]:
+    """The packages whose version a stack needs and the image does not say."""
+    return [VERSIONS[field][0] for field in REQUIRED if not version_of(found.versions[field] or "")]
+
+
 def check_complete(found: Detection) -> None:
     """Refuse to make a stack of an image that cannot train or whose release is not known.
 
     Raises UsageError: stack.incomplete, stack.too_old.
     """
-    missing = [name for name in REQUIRED if not version_of(found.versions[name] or "")]
-    if missing:
-        names = " and ".join(VERSIONS[name][0] for name in missing)
-        raise UsageError("stack.incomplete", path=found.origin, packages=names)
+    if unknown := unknown_versions(found):
+        raise UsageError("stack.incomplete", path=found.origin, packages=" and ".join(unknown))
     oldest, version = _oldest(), found.versions["ms_swift"] or ""
     if version_of(version) < version_of(oldest):
         raise UsageError("stack.too_old", path=found.origin, version=version, oldest=oldest)
@@ -171,10 +176,12 @@ def _distance(here: dict[str, Any], stack: Stack) -> tuple[Any, ...]:
     )
 
 
-def _apart(version: str | None, other: str) -> tuple[int, int]:
-    """How far two minor releases are from each other."""
-    numbers, others = (*version_of(version or ""), 0, 0), version_of(other)
-    return abs(numbers[0] - others[0]), abs(numbers[1] - others[1])
+def _apart(version: str | None, other: str) -> int:
+    """How far two minor releases are from each other, a major one further than any minor one."""
+    numbers, others = version_of(version or ""), version_of(other)
+    if not numbers:
+        return 0
+    return abs(1000 * (numbers[0] - others[0]) + (*numbers, 0)[1] - others[1])
 
 
 def _differences(here: dict[str, Any], stack: Stack) -> Iterator[Difference]:

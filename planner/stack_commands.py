@@ -41,7 +41,7 @@ def detect_command(
     """Say which stack this image holds, what differs and what it can do."""
     from measure.new_file import write_new_file
     from planner.command import write_output
-    from planner.detection import check_complete, detect
+    from planner.detection import check_complete, detect, unknown_versions
     from planner.report.json_ import as_json
     from planner.report.stack import detection_text, detection_to_json
     from planner.stack_draft import draft
@@ -53,8 +53,9 @@ def detect_command(
         write_new_file(output, draft(found))
     if json:
         write_output(as_json(detection_to_json(found)))
-    else:
-        write_output(detection_text(found, width=_width(), next_step=_next_step(freeze, output)))
+        return
+    next_step = "" if unknown_versions(found) else _next_step(freeze, output)
+    write_output(detection_text(found, width=_width(), next_step=next_step))
 
 
 def _packages(freeze: Path | None) -> tuple[tuple["Package", ...], str]:

@@ -71,7 +71,7 @@ def detection_to_json(found: Detection) -> dict[str, Any]:
 
 
 def detection_text(found: Detection, *, width: int, next_step: str) -> str:
-    """What an image holds, beside the stack that it is nearest to."""
+    """What an image holds, beside its nearest stack; an empty `next_step` is left out."""
     differing = {each.field for each in found.differences}
     rows = [("", "here", found.nearest.name, "")]
     for field, names in VERSIONS.items():
@@ -95,7 +95,8 @@ def detection_text(found: Detection, *, width: int, next_step: str) -> str:
     lines += [""] if warnings else []
     for warning in warnings:
         lines += _named("!", warning, width, name_width=2)
-    lines += ["", *_named("Next", next_step, width)]
+    if next_step:
+        lines += ["", *_named("Next", next_step, width)]
     return "\n".join(lines) + "\n"
 
 

@@ -76,6 +76,18 @@ def dropped(args: Mapping[str, ArgValue], dialect: Dialect) -> dict[str, str]:
     }
 
 
+def spelled_out(args: Mapping[str, ArgValue], dialect: Dialect) -> Flags:
+    """Canonical flags that the release must be told too, because its defaults are not those of 4.6.
+
+    Nothing that `args` says already.
+    """
+    return {
+        flag: each.value
+        for flag, each in new_flags().spelled_out.items()
+        if flag not in args and each.beside in args and dialect.release in each.releases
+    }
+
+
 def _value(flag: str, value: ArgValue, release: str, command: Command) -> ArgValue:
     """The value in a form that the release reads. Raises UsageError: flag.value_too_new."""
     table = new_flags()

@@ -56,6 +56,14 @@ class OldFlags(StrictModel):
     defaults: dict[str, ChangedDefault]
 
 
+class SpelledOut(StrictModel):
+    """A flag that some releases must be told, wherever `beside` is written."""
+
+    beside: str
+    value: str
+    releases: list[str]
+
+
 class NewFlags(StrictModel):
     """What came: by its name in 4.6."""
 
@@ -65,6 +73,7 @@ class NewFlags(StrictModel):
     values: dict[Command, dict[str, dict[str, str]]]  # by flag and value
     lists: dict[str, str]
     fractions: dict[str, str]
+    spelled_out: dict[str, SpelledOut]
 
     def first_release(self, flag: str, command: Command) -> str | None:
         """The release that a flag came with; None: 3.12 has it already."""

@@ -23,6 +23,7 @@ from planner.dialects import (
     model_folder_name,
     model_hint,
     model_hints,
+    spelled_out,
     translate,
     words,
 )
@@ -154,6 +155,36 @@ def test_the_defaults_that_a_stack_names_are_those_of_its_release(release: str) 
     fields, stack = wheel.fields_of(release, "megatron sft"), load_stack(f"ms-swift-{release}")
     assert stack.attention_backend == fields["attention_backend"].default
     assert [fields["moe_token_dispatcher_type"].default] == list(stack.dispatchers)
+
+
+@pytest.mark.parametrize("release", OLDER[1:])
+def test_no_default_of_an_older_release_changes_what_a_plan_does(release: str) -> None:
+    """A default that is not 4.6's is written out, or does not matter to fine-tuning."""
+    harmless = {
+        "scale_rewards",  # of reinforcement learning
+        "kl_in_reward",
+        "dsa_indexer_loss_coeff",  # None is 0
+        "dataloader_persistent_workers",  # of processes that read data
+    }
+    fields, said = wheel.fields_of(release, "megatron sft"), set()
+    for run in runs_of(release):
+        said |= translate(train_args(run), load_dialect(release)).keys()
+    for flag, field in wheel.fields_of(CANONICAL_RELEASE, "megatron sft").items():
+        if flag in fields and flag not in said | harmless:
+            assert repr(default_of(fields[flag])) == repr(default_of(field)), flag
+
+
+def default_of(field: wheel.Field) -> Any:
+    is_source = isinstance(field.default, ast.expr)
+    return ast.unparse(field.default) if is_source else field.default
+
+
+def test_what_is_spelled_out_is_not_said_twice() -> None:
+    dialect = load_dialect("4.1")
+    args: Flags = {"cross_entropy_loss_fusion": True}
+    assert spelled_out(args, dialect) == {"cross_entropy_fusion_impl": "native"}
+    assert spelled_out({**args, "cross_entropy_fusion_impl": "te"}, dialect) == {}
+    assert spelled_out(args, load_dialect("4.3")) == spelled_out({}, dialect) == {}
 
 
 # -- translation

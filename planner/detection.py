@@ -202,13 +202,8 @@ def _notes(packages: tuple[Package, ...], versions: dict[str, str | None]) -> It
             yield Note("image.not_there", {"package": VERSIONS[field][0]})
         elif not version_of(versions[field] or ""):
             yield Note("image.no_version", {"package": VERSIONS[field][0]})
-    swift = version_of(versions["ms_swift"] or "")
-    if swift and swift < version_of(_oldest()):
-        values = {"version": versions["ms_swift"], "oldest": _oldest()}
-        yield Note("image.too_old", values)
-    elif swift and minor_of(versions["ms_swift"] or "") not in releases().ms_swift:
-        values = {"version": versions["ms_swift"], "newest": list(releases().ms_swift)[-1]}
-        yield Note("image.unknown_release", values)
+    if release := _release_note(versions["ms_swift"] or ""):
+        yield release
     named = {name for names in VERSIONS.values() for name in names}
     of_name = defaultdict(set)
     for package in packages:
@@ -217,6 +212,22 @@ def _notes(packages: tuple[Package, ...], versions: dict[str, str | None]) -> It
     for name, several in of_name.items():
         if len(several) > 1:
             yield Note("image.twice", {"package": name, "versions": " and ".join(sorted(several))})
+
+
+def _release_note(version: str) -> Note | None:
+    """What is not known of a version of ms-swift."""
+    known, numbers = releases().ms_swift, version_of(version)
+    release = known.get(minor_of(version))
+    if release is not None:
+        if numbers[:3] == version_of(release.newest):
+            return None
+        return Note("image.other_patch", {"version": version, "newest": release.newest})
+    if numbers and numbers < version_of(_oldest()):
+        return Note("image.too_old", {"version": version, "oldest": _oldest()})
+    newest = list(known)[-1]
+    return (
+        Note("image.unknown_release", {"version": version, "newest": newest}) if numbers else None
+    )
 
 
 def _oldest() -> str:

@@ -209,6 +209,9 @@ MESSAGES: dict[str, Message] = {
     "image.unknown_release": Message(
         "the arguments of ms-swift {version} are not known; those of {newest} or before are taken"
     ),
+    "image.other_patch": Message(
+        "the arguments of ms-swift {version} are taken to be those of {newest}, which were read"
+    ),
     "image.twice": Message(
         "{package} is there in versions {versions}: which one runs depends on sys.path"
     ),

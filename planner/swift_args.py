@@ -108,7 +108,7 @@ NOTES: dict[str, str] = {
     "check_model": "true asks a model hub, which many clusters cannot reach",
     "merge_lora": "true writes the whole model with every checkpoint",
     "sequence_parallel": "a MoE layer with tensor parallelism trains only with it",
-    "cross_entropy_fusion_impl": "te, the default of this release, needs other memory",
+    "cross_entropy_fusion_impl": "te, the default of some releases, needs other memory",
     "gradient_accumulation_fusion": "only with apex",
     "add_version": "true gives every start another folder, so that nothing can resume",
     "save_safetensors": "with true and no_save_optim, only Hugging Face weights are written",

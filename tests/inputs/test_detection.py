@@ -174,6 +174,10 @@ def test_how_torch_was_built_is_no_difference() -> None:
         (packages_of(ms_swift="4.6.0"), "megatron-core is not installed"),
         (packages_of(ms_swift="", megatron_core="0.17.1"), "ms-swift does not say its version"),
         (packages_of(ms_swift="3.9.3", megatron_core="0.14.0"), "3.9.3 is older than 3.12"),
+        (
+            packages_of(ms_swift="4.5.1", megatron_core="0.17.1"),
+            "4.5.1 are taken to be those of 4.5.3",
+        ),
         (packages_of(ms_swift="4.8.0", megatron_core="0.17.1"), "4.8.0 are not known"),
         (
             (

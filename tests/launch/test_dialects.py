@@ -184,7 +184,7 @@ def test_what_is_spelled_out_is_not_said_twice() -> None:
     args: Flags = {"cross_entropy_loss_fusion": True}
     assert spelled_out(args, dialect) == {"cross_entropy_fusion_impl": "native"}
     assert spelled_out({**args, "cross_entropy_fusion_impl": "te"}, dialect) == {}
-    assert spelled_out(args, load_dialect("4.3")) == spelled_out({}, dialect) == {}
+    assert spelled_out(args, load_dialect("4.4")) == spelled_out({}, dialect) == {}
 
 
 # -- translation

@@ -179,11 +179,16 @@ def stacks_page() -> str:
     table = releases()
     last = list(table.ms_swift)[-1]
     permitted = [
-        (f"ms-swift {name}", *_permitted(release.megatron_core), *_permitted(release.mcore_bridge))
+        (
+            f"ms-swift {name}",
+            *_permitted(release.megatron_core),
+            *_permitted(release.mcore_bridge),
+            ", ".join(f"{other} `{permits}`" for other, permits in release.others.items()),
+        )
         for name, release in table.ms_swift.items()
     ]
     permitted += [
-        (f"mcore-bridge {name}", *_permitted(permits), "", "")
+        (f"mcore-bridge {name}", *_permitted(permits), "", "", "")
         for name, permits in table.mcore_bridge.items()
     ]
     shown = [name for name in FIELDS if name != "allocator_setting"]
@@ -192,7 +197,7 @@ def stacks_page() -> str:
         for command, by_release in new_flags().since.items()
         for release, flags in by_release.items()
     ]
-    heads = ("", "megatron-core", "source", "mcore-bridge", "source")
+    heads = ("", "megatron-core", "source", "mcore-bridge", "source", "others")
     return STACKS.format(
         stacks=_table(("", *shown), [_stack(load_stack(name), shown) for name in known_stacks()]),
         permitted=_table(heads, permitted),

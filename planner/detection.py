@@ -8,7 +8,15 @@ from typing import Any
 from planner.errors import UsageError
 from planner.freeze import Package
 from planner.messages import MESSAGES
-from planner.releases import OutOfRange, Version, minor_of, out_of_range, releases, version_of
+from planner.releases import (
+    OutOfRange,
+    Version,
+    minor_of,
+    others_out_of_range,
+    out_of_range,
+    releases,
+    version_of,
+)
 from planner.stack import DEFAULT_STACK, Stack, known_stacks, load_stack
 
 # The distributions that are a field of a stack. The nearest known stack is the one that differs in
@@ -22,6 +30,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "flash_attention": ("flash-attn", "flash-attn-3", "flash-attn-4"),
 }
 REQUIRED = ("ms_swift", "megatron_core")
+_GO_TOGETHER = ("ms_swift", "mcore_bridge", "megatron_core")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +141,18 @@ def detect(packages: tuple[Package, ...], *, origin: str) -> Detection:
     names = sorted(known_stacks(), key=lambda name: name != DEFAULT_STACK)
     stacks = [load_stack(name) for name in names]
     nearest = min(stacks, key=lambda stack: _distance(here, stack))
+    stack_versions = {name: version or "" for name, version in versions.items()}
+    beside = {package.name: package.version for package in packages}
     return Detection(
         origin=origin,
         versions=versions,
         capabilities=capabilities,
         nearest=nearest,
         differences=list(_differences(here, nearest)),
-        out_of_range=list(out_of_range(*(versions[name] or "" for name in list(VERSIONS)[:3]))),
+        out_of_range=[
+            *out_of_range(*(stack_versions[name] for name in _GO_TOGETHER)),
+            *others_out_of_range(stack_versions["ms_swift"], beside),
+        ],
         notes=notes,
     )
 

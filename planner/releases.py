@@ -1,7 +1,7 @@
 """What releases of the stack permit of each other: `data/releases.yaml`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,6 +54,7 @@ class SwiftRelease(StrictModel):
     arguments_file: Literal["first", "none"]
     megatron_core: Range
     mcore_bridge: Range | None = None  # None: the bridge is inside ms-swift
+    others: dict[str, Range]  # packages that no stack names but every run imports
 
 
 class Releases(StrictModel):
@@ -96,4 +97,13 @@ def out_of_range(ms_swift: str, mcore_bridge: str, megatron_core: str) -> Iterat
     for package, version, permitted in wanted:
         if version and permitted and package not in told and not permitted.permits(version):
             told.add(package)
+            yield OutOfRange(package=package, version=version, permitted=permitted)
+
+
+def others_out_of_range(ms_swift: str, versions: Mapping[str, str]) -> Iterator[OutOfRange]:
+    """Of packages beside the stack, by name, those that a release of ms-swift does not permit."""
+    release = releases().ms_swift.get(minor_of(ms_swift))
+    for package, permitted in (release.others if release else {}).items():
+        version = versions.get(package, "")
+        if version_of(version) and not permitted.permits(version):
             yield OutOfRange(package=package, version=version, permitted=permitted)

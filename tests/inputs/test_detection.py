@@ -202,6 +202,14 @@ def test_versions_that_do_not_go_together_are_found() -> None:
     ]
 
 
+def test_packages_beside_the_stack_are_held_against_what_ms_swift_permits() -> None:
+    packages = packages_of(ms_swift="4.4.2", transformers="5.13.0", peft="0.19.1")
+    found = detect(packages, origin="an image").out_of_range
+    assert [(each.package, str(each.permitted)) for each in found] == [
+        ("transformers", ">=4.33,<5.13.0")
+    ]
+
+
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=[each.id for each in CAPABILITIES])
 def test_every_distribution_of_a_capability_counts(capability: Capability) -> None:
     for name in capability.distributions:

@@ -29,7 +29,7 @@ from planner.dialects import (
 )
 from planner.errors import UsageError
 from planner.flag_history import Command, new_flags, old_name
-from planner.releases import releases
+from planner.releases import releases, version_of
 from planner.run import Run
 from planner.stack import load_stack
 
@@ -58,6 +58,20 @@ def test_the_newest_release_is_the_canonical_one() -> None:
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_wheel_of_a_release_is_the_one_of_its_table(release: str) -> None:
     assert wheel.wheel(release).name.split("-")[1] == releases().ms_swift[release].newest
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_a_release_permits_is_what_its_wheel_asks_for(release: str) -> None:
+    """The highest of its lower bounds, and the lowest of its upper ones."""
+    asked, known = wheel.requirements(release), releases().ms_swift[release]
+    assert ("mcore-bridge" in asked) == (known.mcore_bridge is not None)
+    permitted = {**known.others, "mcore-bridge": known.mcore_bridge}
+    for package, each in permitted.items():
+        if each is not None:
+            lower = [spec[2:] for spec in asked[package] if spec.startswith(">=")]
+            upper = [spec[1:] for spec in asked[package] if not spec.startswith(">=")]
+            assert each.at_least == max(lower, key=version_of), package
+            assert each.before == min(upper, key=version_of, default=None), package
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -5,6 +5,7 @@ argument classes are in their wheels all the same.
 """
 
 import ast
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,6 +73,20 @@ def wheel(release: str) -> Path:
     if not found:
         raise FileNotFoundError(f"no wheel of ms-swift {release} in {WHEELS}: run `make stacks`")
     return found[-1]
+
+
+REQUIREMENT = re.compile(r"Requires-Dist: ([\w.-]+)([<>=][^;\s]*)(?:; extra == .megatron.)?$")
+
+
+def requirements(release: str) -> dict[str, set[str]]:
+    """Return what a release and its extra for Megatron ask: {"peft": {"<0.21", ">=0.11"}}."""
+    with zipfile.ZipFile(wheel(release)) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        lines = archive.read(name).decode("utf-8").splitlines()
+    found: dict[str, set[str]] = {}
+    for asked in filter(None, map(REQUIREMENT.match, lines)):
+        found.setdefault(asked[1], set()).update(asked[2].split(","))
+    return found
 
 
 @cache

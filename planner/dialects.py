@@ -18,7 +18,7 @@ from planner.flag_history import (
 )
 from planner.releases import releases
 from planner.swift_args import ArgValue
-from planner.yaml_files import StrictModel, load_yaml_model
+from planner.yaml_files import StrictModel, load_yaml_model, shortened
 
 DATA_FOLDER = Path(__file__).parent / "data"
 CANONICAL_RELEASE = "4.6"
@@ -36,9 +36,14 @@ class Dialect:
 
 
 def load_dialect(release: str) -> Dialect:
-    """The dialect of a release, as `Stack.dialect` names it."""
-    known = releases().ms_swift[release]
-    return Dialect(release=release, arguments_file=known.arguments_file)
+    """The dialect of a release, as `Stack.dialect` names it.
+
+    Raises UsageError: flag.unknown_release, of a run.json that somebody changed.
+    """
+    known = releases().ms_swift
+    if release not in known:
+        raise UsageError("flag.unknown_release", release=shortened(release), known=", ".join(known))
+    return Dialect(release=release, arguments_file=known[release].arguments_file)
 
 
 def translate(

@@ -96,6 +96,9 @@ MESSAGES: dict[str, Message] = {
         "recipe {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
     # -- releases of ms-swift ----------------------------------------------------------------------
+    "flag.unknown_release": Message(
+        "the arguments of ms-swift {release} are not known", "use a stack with one of {known}"
+    ),
     "flag.too_new": Message(
         "ms-swift {release} has no --{flag}, which came with {since}",
         "use a stack with ms-swift {since} or later, or do without --{flag}",

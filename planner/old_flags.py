@@ -8,7 +8,6 @@ from planner.errors import UsageError
 from planner.flag_history import DATA_FOLDER, MEGATRON, new_flags, old_flags
 from planner.messages import MESSAGES
 from planner.recipe import Recipe
-from planner.site import Site
 from planner.swift_args import FLAG_ORDER
 from planner.yaml_files import StrictModel, load_yaml_model
 
@@ -42,9 +41,12 @@ class Hint:
         return _text(self.message_id, **values)
 
 
-class _PlanFlags(StrictModel):
+class PlanFlags(StrictModel):
+    """What `plan` calls flags of ms-swift 4.6."""
+
     options: dict[str, str]
     searched: dict[str, str]
+    site: list[str]
 
 
 def hint(flag: str) -> Hint | None:
@@ -68,14 +70,14 @@ def hint(flag: str) -> Hint | None:
 
 def way(flag: str) -> str | None:
     """How a user of `plan` sets a flag of ms-swift 4.6; None: it is not known as one."""
-    table = _plan_flags()
+    table = plan_flags()
     if flag in table.options:
         return _text("way.option", option=table.options[flag])
     if flag in table.searched:
         return _text("way.searched", option=table.searched[flag])
     if flag in {field.name for field in fields(Recipe)} - {"reasons"}:
         return _text("way.recipe", flag=flag)
-    if flag in {field.name for field in fields(Site)}:
+    if flag in table.site:
         return _text("way.site", flag=flag)
     came = new_flags().first_release(flag, MEGATRON) is not None
     renamed = any(each.now == flag for each in old_flags().renamed.values())
@@ -90,7 +92,7 @@ def explain_option(option: str, known: bool, reason: str) -> UsageError | None:
     name = _name(option)
     found = hint(name)
     if known:
-        if found is None or _plan_flags().options.get(found.now or "") == option:
+        if found is None or plan_flags().options.get(found.now or "") == option:
             return None
         return UsageError("input.usage", reason=f"{reason} ({found.text})", help="plan --help")
     own = way(name if found is None else found.now or "")
@@ -108,5 +110,6 @@ def _text(message_id: str, **values: Any) -> str:
 
 
 @cache
-def _plan_flags() -> _PlanFlags:
-    return load_yaml_model(DATA_FOLDER / "plan_flags.yaml", _PlanFlags)
+def plan_flags() -> PlanFlags:
+    """The table of what `plan` calls flags."""
+    return load_yaml_model(DATA_FOLDER / "plan_flags.yaml", PlanFlags)

@@ -2,19 +2,23 @@
 
 import ast
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from stack import wheel
 
+from planner.cli import app
 from planner.errors import UsageError
 from planner.flag_history import Command, old_flags, old_name
-from planner.old_flags import explain_option, hint, way
+from planner.old_flags import explain_option, hint, plan_flags, way
 from planner.recipe import RECIPES_FOLDER, load_recipe
 from planner.releases import releases, version_of
+from planner.site import Site
 from planner.workload import TunerType
 
 RELEASES = list(releases().ms_swift)
@@ -173,6 +177,26 @@ def test_plan_says_its_own_way_to_set_every_flag_that_was_renamed(old: str) -> N
     told = explain_option(f"--{old}", False, "")
     assert told is not None and told.message_id == "input.old_flag"
     assert way(RENAMED[old].now) in told.fix.removeprefix("with plan, ")
+
+
+def test_what_plan_calls_a_flag_is_there() -> None:
+    """Keys are flags of ms-swift, values options of plan, and of plan check where they say so."""
+    table = plan_flags()
+    flags = [*table.options, *table.searched, *table.site]
+    assert set(flags) <= wheel.fields_of(NEWEST, "megatron sft").keys()
+    assert set(table.site) <= {field.name for field in fields(Site)}
+    of_search, of_check = (options(command) for command in (None, "check"))
+    for text in table.options.values():
+        found = of_check if "plan check" in text else of_search
+        assert set(re.findall(r"--[a-z-]+", text)) <= found, text
+    assert set(table.searched.values()) <= of_check
+
+
+def options(command: str | None) -> set[str]:
+    """Return the options of plan, or of a command of it."""
+    group: Any = typer.main.get_command(app)
+    found = group if command is None else group.commands[command]
+    return {option for parameter in found.params for option in parameter.opts}
 
 
 def test_recipe_keys_are_those_of_recipes() -> None:

@@ -55,6 +55,15 @@ def test_the_newest_release_is_the_canonical_one() -> None:
     assert RELEASES[-1] == CANONICAL_RELEASE
 
 
+@pytest.mark.parametrize("release", ["", "4", "4.7", "a\nb" * 99])
+def test_a_release_that_is_not_known_is_told(release: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_dialect(release)
+    assert caught.value.message_id == "flag.unknown_release"
+    assert "\n" not in caught.value.message and len(caught.value.message) < 120
+    assert "3.12, 4.0" in caught.value.fix
+
+
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_wheel_of_a_release_is_the_one_of_its_table(release: str) -> None:
     assert wheel.wheel(release).name.split("-")[1] == releases().ms_swift[release].newest

@@ -119,6 +119,7 @@ MESSAGES: dict[str, Message] = {
     "way.site": Message("set {flag} in the site, a YAML file for --site"),
     "way.script": Message("give it to the script that plan writes: bash train.sh --{flag} VALUE"),
     "way.none": Message("leave it out"),
+    "way.elsewhere": Message("{flag} is a flag of ms-swift: with plan, {way}"),
     # -- runs ------------------------------------------------------------------------------------
     "run.needs": Message(
         "scripts need {flags}",

@@ -1,5 +1,6 @@
 """What became of ms-swift's flags of 3.x, and what `plan` calls a flag of ms-swift."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -99,6 +100,22 @@ def explain_option(option: str, known: bool, reason: str) -> UsageError | None:
     if found is None:
         return UsageError("input.swift_flag", given=option, way=own) if own else None
     return UsageError("input.old_flag", given=option, hint=found.text, way=own or _text("way.none"))
+
+
+def explain_key(key: str, known: Collection[str]) -> str | None:
+    """What an unknown key of a file was meant to be, where it is a flag of ms-swift.
+
+    None: it is none, or one that `plan` does not have elsewhere.
+    """
+    found = hint(key)
+    if found is None:
+        table = plan_flags()
+        is_option = key in table.options or key in table.searched
+        return _text("way.elsewhere", flag=key, way=way(key)) if is_option else None
+    if found.now in known:
+        return found.text
+    own = (way(found.now) if found.now else None) or _text("way.none")
+    return f"{found.text}; with plan, {own}"
 
 
 def _name(flag: str) -> str:

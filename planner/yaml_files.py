@@ -166,11 +166,10 @@ def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -
 
 
 def _suggested_key(key: str, known: list[str]) -> str:
-    """What an unknown key may have been: a flag's name in 3.x, or one that looks alike."""
-    from planner.old_flags import hint  # which reads a file itself
+    """What an unknown key may have been: a flag of ms-swift, or a key that looks alike."""
+    from planner.old_flags import explain_key  # which reads a file itself
 
-    found = hint(key)
-    return found.text if found and found.now in known else suggestion(key, known)
+    return explain_key(key, known) or suggestion(key, known)
 
 
 def _reason(mistake: ErrorDetails) -> str:

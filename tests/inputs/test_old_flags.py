@@ -18,7 +18,7 @@ from planner.flag_history import Command, old_flags, old_name
 from planner.old_flags import explain_option, hint, plan_flags, way
 from planner.recipe import RECIPES_FOLDER, load_recipe
 from planner.releases import releases, version_of
-from planner.site import Site
+from planner.site import Site, load_site
 from planner.workload import TunerType
 
 RELEASES = list(releases().ms_swift)
@@ -213,11 +213,38 @@ def test_any_text_has_a_hint_or_none(text: str) -> None:
     assert told is None or isinstance(told, UsageError)
 
 
-def test_an_old_name_in_a_recipe_is_told_with_the_new_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "fix"),
+    [
+        ("max_epochs", "--max_epochs is called --num_train_epochs since ms-swift 4.0"),
+        (
+            "train_type",
+            "--train_type is called --tuner_type since ms-swift 4.0; with plan, use --tuner-type",
+        ),
+        (
+            "tensor_model_parallel_size",
+            "tensor_model_parallel_size is a flag of ms-swift: with plan, leave it to the search,"
+            " or give --tp to plan check",
+        ),
+        ("num_train_epoch", "the nearest is num_train_epochs"),
+    ],
+)
+def test_a_flag_of_ms_swift_as_a_key_of_a_recipe_is_told(
+    tmp_path: Path, key: str, fix: str
+) -> None:
     text = (RECIPES_FOLDER / "sft.yaml").read_text()
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text(text.replace("num_train_epochs:", "max_epochs:"))
+    recipe.write_text(text.replace("num_train_epochs:", f"{key}:"))
     with pytest.raises(UsageError) as caught:
         load_recipe(TunerType.FULL, str(recipe))
-    assert caught.value.message_id == "file.unknown_key"
-    assert caught.value.fix == "--max_epochs is called --num_train_epochs since ms-swift 4.0"
+    assert (caught.value.message_id, caught.value.fix) == ("file.unknown_key", fix)
+
+
+def test_a_flag_of_ms_swift_as_a_key_of_a_site_is_told(tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text("model_path: /m\nsave: /out\n")
+    with pytest.raises(UsageError) as caught:
+        load_site(site)
+    assert caught.value.fix.startswith(
+        "--save is called --output_dir since ms-swift 4.0; with plan"
+    )

@@ -8,6 +8,7 @@ from planner.efficiency import efficiency_assumptions
 from planner.host_memory import ASSUMED_PROCESS_BYTES
 from planner.memory import ASSUMED_NCCL_BYTES
 from planner.problem import Problem
+from planner.releases import out_of_range
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 
 # The defaults of the command line: id, unit and what to know about it.
@@ -105,6 +106,13 @@ def _stack(problem: Problem) -> Iterator[Assumption]:
     for name in stack.assumed:
         yield Assumption(
             id=f"stack.{name}", value=getattr(stack, name), unit="", source=stack.sources[name]
+        )
+    for found in out_of_range(stack.ms_swift, stack.mcore_bridge, stack.megatron_core):
+        yield Assumption(
+            id=f"stack.out_of_range.{found.package}",
+            value=found.version,
+            unit="",
+            source=f"assumed to work outside of {found.permitted} ({found.permitted.source})",
         )
 
 

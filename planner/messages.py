@@ -96,9 +96,38 @@ MESSAGES: dict[str, Message] = {
     "stack.unknown": Message(
         "stack {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    "stack.too_old": Message(
+        "{path}: ms-swift {version} is older than {oldest}, the oldest whose arguments are known",
+        "use ms-swift {oldest} or later",
+    ),
     "recipe.unknown": Message(
         "recipe {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    # -- releases of ms-swift ----------------------------------------------------------------------
+    "flag.unknown_release": Message(
+        "the arguments of ms-swift {release} are not known", "use a stack with one of {known}"
+    ),
+    "flag.too_new": Message(
+        "ms-swift {release} has no --{flag}, which came with {since}",
+        "use a stack with ms-swift {since} or later, or do without --{flag}",
+    ),
+    "flag.value_too_new": Message(
+        "ms-swift {release} does not take --{flag} {value}, which came with {since}",
+        "use a stack with ms-swift {since} or later, or another value",
+    ),
+    "hint.renamed": Message("--{old} is called --{now} since ms-swift {since}"),
+    "hint.inverted": Message(
+        "--{old} is called --{now} since ms-swift {since}, with the opposite sense"
+    ),
+    "hint.converted": Message("--{old} became --{now} with ms-swift {since}: {converted}"),
+    "hint.removed": Message("--{old} is gone since ms-swift {since}: {instead}"),
+    "way.option": Message("use {option}"),
+    "way.searched": Message("leave it to the search, or give {option} to plan check"),
+    "way.recipe": Message("set {flag} in the recipe, a YAML file for --recipe"),
+    "way.site": Message("set {flag} in the site, a YAML file for --site"),
+    "way.script": Message("give it to the script that plan writes: bash train.sh --{flag} VALUE"),
+    "way.none": Message("leave it out"),
+    "way.elsewhere": Message("{flag} is a flag of ms-swift: with plan, {way}"),
     # -- runs ------------------------------------------------------------------------------------
     "run.not_trained": Message(
         "no scripts are written for {model}: ms-swift's Megatron commands cannot train it ({why})",
@@ -209,12 +238,41 @@ MESSAGES: dict[str, Message] = {
     "output.unwritable": Message(
         "standard output cannot be written: {reason}", "send the output somewhere else"
     ),
+    "output.exists": Message("{path} exists already", "give another --output, or remove it first"),
+    "output.file_unwritable": Message(
+        "{path} cannot be written: {reason}", "give another --output"
+    ),
     "input.usage": Message("{reason}", "see {help}"),
+    "input.old_flag": Message("{hint}", "with plan, {way}"),
+    "input.swift_flag": Message("{given} is a flag of ms-swift, not of plan", "with plan, {way}"),
     "input.missing": Message("{flag} is missing", "plan --gpus 16 --nodes 2 --model Qwen3-30B-A3B"),
     "input.choice": Message("{flag} {value} is not one of {choices}", "{suggestion}"),
     "environment.extra": Message(
         "this needs the package {package}, which is not installed", "pip install {package}"
     ),
+    # -- what an image holds -----------------------------------------------------------------------
+    "freeze.empty": Message(
+        "{path} names no package", "give the text of pip freeze, pip list or conda list"
+    ),
+    "stack.incomplete": Message(
+        "no stack can be written: {path} does not say the version of {packages}",
+        "install it, or write the stack by hand with based_on: and the versions that you know",
+    ),
+    "image.not_there": Message("{package} is not installed: nothing can train"),
+    "image.no_version": Message("{package} does not say its version"),
+    "image.too_old": Message(
+        "ms-swift {version} is older than {oldest}, the oldest whose arguments are known"
+    ),
+    "image.unknown_release": Message(
+        "the arguments of ms-swift {version} are not known; those of {newest} or before are taken"
+    ),
+    "image.other_patch": Message(
+        "the arguments of ms-swift {version} are taken to be those of {newest}, which were read"
+    ),
+    "image.twice": Message(
+        "{package} is there in versions {versions}: which one runs depends on sys.path"
+    ),
+    "image.another_apex": Message("apex {version} is not NVIDIA's, which calls itself 0.1"),
     # -- why a layout was chosen -----------------------------------------------------------------
     "reason.ep_inside": Message(
         "experts are {percent} % of the weights: ep{ep} leaves {local} of {experts} on each GPU, "

@@ -11,7 +11,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := 2.13.0
 MEGATRON_CORE := 0.18.1
 MEGATRON_CORE_FOLDER := .stacks/megatron-core-0.18
-OLD_SWIFT := 3.12.6
+# The newest patch of every release of ms-swift whose arguments planner/data/releases.yaml knows.
+SWIFT_RELEASES := 3.12.6 4.0.4 4.1.3 4.2.3 4.3.2 4.4.2 4.5.3 4.6.0
+SWIFT_WHEELS := $(SWIFT_RELEASES:%=.stacks/wheels/ms_swift-%-py3-none-any.whl)
+# Releases of megatron-core whose source the rules are held against, beside the two that are installed.
+MEGATRON_SOURCES := 0.15.3 0.17.1 0.18.2 0.19.2
+MEGATRON_WHEELS := $(MEGATRON_SOURCES:%=.stacks/wheels/megatron-core-%.downloaded)
 
 # Of train-moe. What is given on the command line, NNODES and DRY_RUN too, reaches the scripts.
 MODEL ?= Qwen3-30B-A3B
@@ -45,11 +50,17 @@ $(MEGATRON_CORE_FOLDER)/installed: | $(VENV)/core
 	  --target $(MEGATRON_CORE_FOLDER) megatron-core==$(MEGATRON_CORE)
 	touch $@
 
-.stacks/wheels/ms_swift-$(OLD_SWIFT)-py3-none-any.whl: | $(VENV)/core
-	$(PIP) download --no-deps --dest .stacks/wheels ms-swift==$(OLD_SWIFT)
+.stacks/wheels/ms_swift-%-py3-none-any.whl: | $(VENV)/core
+	$(PIP) download --no-deps --dest .stacks/wheels ms-swift==$*
+
+# The newer ones ask for a newer Python; nothing of them is installed.
+.stacks/wheels/megatron-core-%.downloaded: | $(VENV)/core
+	$(PIP) download --no-deps --only-binary :all: --ignore-requires-python --python-version 3.12 \
+	  --dest .stacks/wheels megatron-core==$*
+	touch $@
 
 .PHONY: stacks
-stacks: $(VENV)/test $(MEGATRON_CORE_FOLDER)/installed .stacks/wheels/ms_swift-$(OLD_SWIFT)-py3-none-any.whl ## install what tests need: the real stack on CPU, about 3 GB
+stacks: $(VENV)/test $(MEGATRON_CORE_FOLDER)/installed $(SWIFT_WHEELS) $(MEGATRON_WHEELS) ## install what tests need: the real stack on CPU, about 3 GB
 
 # -- using it ----------------------------------------------------------------------------------
 
@@ -80,7 +91,7 @@ slow-test: stacks ## run the tests that take minutes: many layouts of every mode
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
 
 .PHONY: wheel-test
-wheel-test: $(VENV)/test ## run the tests against the built wheel instead of the checkout
+wheel-test: $(VENV)/test $(SWIFT_WHEELS) ## run the tests against the built wheel instead of the checkout
 	rm -rf build dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 	$(PIP) install --no-deps --target build/installed dist/*.whl

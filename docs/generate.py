@@ -1,4 +1,4 @@
-"""Writes memory.md, constraints.md and settings.md beside this file from the planner's tables.
+"""Writes memory.md, constraints.md, settings.md and stacks.md from the planner's tables.
 
     python docs/generate.py
 
@@ -9,15 +9,21 @@ import ast
 import inspect
 from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import starmap
 from pathlib import Path
 
 from planner import activations, memory
 from planner.activations import SAVED
 from planner.constraints import RULES
+from planner.detection import CAPABILITIES, Capability
+from planner.flag_history import ChangedDefault, Renamed, new_flags, old_flags
 from planner.memory import TERMS, Moment
 from planner.messages import MESSAGES
+from planner.old_flags import REMOVED_SINCE, hint
+from planner.releases import Range, releases
 from planner.rule import NEVER, Rule, Version
 from planner.setting_table import Flag, Kind, Spec, setting_table, word_of
+from planner.stack import DEFAULT_STACK, FIELDS, Stack, known_stacks, load_stack
 from planner.units import GIB
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 
@@ -117,6 +123,67 @@ ignored.
 {kinds}
 """
 
+STACKS = f"""\
+# Stacks
+
+Written by `docs/generate.py` from `planner/data`: `stacks`, `releases.yaml`, `new_flags.yaml` and
+`old_flags.yaml`. Tests hold the flags against the wheels of every release named here.
+
+A stack is the software that runs a plan. It decides which layouts are legal, what they need, and
+what the arguments are called. `--stack` takes a name, {DEFAULT_STACK} when it is not given; a name
+with another megatron-core, `{DEFAULT_STACK}+megatron-core-0.19`; or a YAML file. `plan stack detect
+--output image.yaml` writes such a file in the image that it runs in, or from the output of `pip
+freeze` with `--freeze FILE`. By hand it can be as short as
+
+```yaml
+description: our image
+based_on: {DEFAULT_STACK}
+megatron_core:
+  value: 0.18.2
+  source: pip freeze of our image
+```
+
+## Stacks that come with the planner
+
+{{stacks}}
+
+\\* nobody states this value. Where each comes from: `plan stack list --json`.
+
+## What releases permit
+
+{{permitted}}
+
+A plan whose versions do not go together says so.
+
+## What packages decide
+
+{{capabilities}}
+
+## Flags that came
+
+The arguments of a plan have the names of ms-swift {list(releases().ms_swift)[-1]}. A stack with an
+older release gets the older name, or no flag where a run can do without, with a note in the run
+folder's README.md; what it cannot say is refused.
+
+{{new}}
+
+## Flags of 3.x under another name
+
+{{renamed}}
+
+## Flags of 3.x that are gone
+
+All went with {REMOVED_SINCE}.
+
+{{removed}}
+
+## Defaults that changed
+
+Of `megatron sft`, from 3.12 to {list(releases().ms_swift)[-1]}.
+
+{{defaults}}
+"""
+
 
 def memory_page() -> str:
     """The text of memory.md."""
@@ -152,7 +219,6 @@ def _values(spec: Spec) -> str:
     words += [f"below {spec.below}"] if spec.below is not None else []
     words += [f"not {value}: {why}" for value, why in spec.refused.items()]
     words += [f"needs {spec.needs}"] if spec.needs else []
-    words += [f"since ms-swift {spec.since}"] if spec.since else []
     return "; ".join(words)
 
 
@@ -160,6 +226,83 @@ def constraints_page() -> str:
     """The text of constraints.md."""
     heads = ("rule", "kind", "megatron-core", "says", "nearest that works", "source")
     return CONSTRAINTS.format(rules=_table(heads, map(_rule, RULES)))
+
+
+def stacks_page() -> str:
+    """The text of stacks.md."""
+    table = releases()
+    last = list(table.ms_swift)[-1]
+    permitted = [
+        (
+            f"ms-swift {name}",
+            *_permitted(release.megatron_core),
+            *_permitted(release.mcore_bridge),
+            ", ".join(f"{other} `{permits}`" for other, permits in release.others.items()),
+        )
+        for name, release in table.ms_swift.items()
+    ]
+    permitted += [
+        (f"mcore-bridge {name}", *_permitted(permits), "", "", "")
+        for name, permits in table.mcore_bridge.items()
+    ]
+    shown = [name for name in FIELDS if name != "allocator_setting"]
+    came = [
+        (f"`{command}`", release, _flags(flags))
+        for command, by_release in new_flags().since.items()
+        for release, flags in by_release.items()
+    ]
+    heads = ("", "megatron-core", "source", "mcore-bridge", "source", "others")
+    return STACKS.format(
+        stacks=_table(("", *shown), [_stack(load_stack(name), shown) for name in known_stacks()]),
+        permitted=_table(heads, permitted),
+        capabilities=_table(
+            ("package", "there", "missing", "source"), map(_capability, CAPABILITIES)
+        ),
+        new=_table(("command", "since", "flags"), came),
+        renamed=_table(
+            ("3.x", last, "since", "value"), starmap(_renamed, old_flags().renamed.items())
+        ),
+        removed=_table(
+            ("flags", "instead"),
+            [(_flags(group.flags), group.instead) for group in old_flags().removed],
+        ),
+        defaults=_table(
+            ("flag", "3.12", last, "since"), starmap(_default, old_flags().defaults.items())
+        ),
+    )
+
+
+def _stack(stack: Stack, shown: list[str]) -> tuple[str, ...]:
+    cells = [f"`{stack.name}`"]
+    for name in shown:
+        value = getattr(stack, name)
+        text = ", ".join(value) if isinstance(value, tuple) else str(value).lower() or "-"
+        cells.append(text + (r" \*" if name in stack.assumed else ""))
+    return tuple(cells)
+
+
+def _permitted(permits: Range | None) -> tuple[str, str]:
+    return ("-", "") if permits is None else (f"`{permits}`", permits.source)
+
+
+def _capability(each: Capability) -> tuple[str, ...]:
+    names = ", ".join(f"`{name}`" for name in each.distributions)
+    return names, each.there, each.missing, each.source
+
+
+def _renamed(old: str, renamed: Renamed) -> tuple[str, ...]:
+    found = hint(old)
+    assert found is not None
+    value = "the opposite" if renamed.inverted else renamed.converted
+    return f"`{old}`", f"`{renamed.now}`", found.since, value
+
+
+def _default(flag: str, changed: ChangedDefault) -> tuple[str, ...]:
+    return f"`{flag}`", f"`{changed.before}`", f"`{changed.now}`", changed.since
+
+
+def _flags(flags: Iterable[str]) -> str:
+    return ", ".join(f"`{flag}`" for flag in sorted(flags))
 
 
 def _term(term: memory.MemoryTerm) -> tuple[str, ...]:
@@ -238,6 +381,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "memory.md": memory_page,
     "constraints.md": constraints_page,
     "settings.md": settings_page,
+    "stacks.md": stacks_page,
 }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from planner.dialects import model_hint
+from planner.dialects import load_dialect, model_hint, spelled_out
 from planner.errors import UsageError
 from planner.run import Load, Run
 from planner.swift_args import ArgValue, in_order
@@ -64,7 +64,7 @@ def train_args(run: Run) -> dict[str, ArgValue]:
     }
     if run.load is Load.MCORE:
         args["mcore_model"] = folders.mcore
-    return in_order(args)
+    return in_order(args | spelled_out(args, load_dialect(run.stack.dialect)))
 
 
 def check_runnable(run: Run) -> None:

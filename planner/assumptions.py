@@ -10,6 +10,7 @@ from planner.memory import ASSUMED_NCCL_BYTES
 from planner.offload import ASSUMED_HOST_BYTES_PER_SECOND, ASSUMED_PCIE_FRACTION
 from planner.precision import ASSUMED_PINNED_ROUNDING
 from planner.problem import Problem
+from planner.releases import out_of_range
 from planner.settings import Settings
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 
@@ -108,6 +109,13 @@ def _stack(problem: Problem) -> Iterator[Assumption]:
     for name in stack.assumed:
         yield Assumption(
             id=f"stack.{name}", value=getattr(stack, name), unit="", source=stack.sources[name]
+        )
+    for found in out_of_range(stack.ms_swift, stack.mcore_bridge, stack.megatron_core):
+        yield Assumption(
+            id=f"stack.out_of_range.{found.package}",
+            value=found.version,
+            unit="",
+            source=f"assumed to work outside of {found.permitted} ({found.permitted.source})",
         )
 
 

@@ -15,6 +15,7 @@ from planner.inputs import Request, check_range, to_problem
 from planner.models_cli import models
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
+from planner.stack_commands import stack_app
 from planner.topology_cli import app as topology_app
 from planner.workload import Placement, Task, TunerType
 
@@ -153,6 +154,9 @@ def search_command(
     )
 
 
+app.add_typer(stack_app, name="stack")
+
+
 @app.command()
 def check(
     gpus: Gpus,
@@ -230,4 +234,10 @@ def main() -> None:
     """The console command."""
     # A search makes many small objects and no cycles; looking for cycles costs a tenth of its time.
     gc.disable()
-    run_app(app, as_json="--json" in sys.argv)
+    run_app(app, as_json="--json" in sys.argv, explain=_explain)
+
+
+def _explain(option: str, known: bool, reason: str) -> UsageError | None:
+    from planner.old_flags import explain_option
+
+    return explain_option(option, known, reason)

@@ -2,8 +2,10 @@
 
 import io
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
@@ -14,15 +16,23 @@ from planner.errors import EnvironmentLacksError, PlannerError, UsageError
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 
-def run_app(app: typer.Typer, *, as_json: bool = False) -> NoReturn:
+# The sentence about an option that a user typed, given the option, whether the application has it,
+# and what is wrong with it; None: what is wrong says enough.
+Explain = Callable[[str, bool, str], UsageError | None]
+
+
+def run_app(
+    app: typer.Typer, *, as_json: bool = False, explain: Explain = lambda *_: None
+) -> NoReturn:
     """Runs the application and ends the program with its exit status.
 
-    `as_json` writes failures as one JSON object on standard output, as the contract says.
+    `as_json` writes failures as one JSON object on standard output, as the contract says. `explain`
+    may know better what an unknown option, or a known one with a bad value, was meant to be.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path need not be text
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run(app, as_json))
+    sys.exit(_run(app, as_json, explain))
 
 
 def write_output(text: str) -> None:
@@ -44,19 +54,33 @@ def write_output(text: str) -> None:
         raise EnvironmentLacksError("output.unwritable", reason=reason) from None
 
 
-def _run(app: typer.Typer, as_json: bool) -> int:
+def quoted(word: str) -> str:
+    """A word as the shell reads it; what a terminal would obey is escaped ($'...' of bash)."""
+    return shlex.quote(word) if word.isprintable() else f"${word!r}"
+
+
+def _run(app: typer.Typer, as_json: bool, explain: Explain) -> int:
     try:
         status = app(standalone_mode=False)
     except PlannerError as error:
         return _fail(error, as_json)
     except _UsageError as error:
-        hint = f"{error.ctx.command_path} --help" if error.ctx else "--help"
-        reason = error.format_message().rstrip(".").replace("Value error, ", "")
-        usage = UsageError("input.usage", reason=reason[:1].lower() + reason[1:], help=hint)
-        return _fail(usage, as_json)
+        return _fail(_usage_error(error, explain), as_json)
     except typer.Abort:
         return 128 + signal.SIGINT
     return status if isinstance(status, int) else 0
+
+
+def _usage_error(error: Any, explain: Explain) -> UsageError:
+    """What typer refused, as one of our errors."""
+    hint = f"{error.ctx.command_path} --help" if error.ctx else "--help"
+    reason = error.format_message().rstrip(".").replace("Value error, ", "")
+    reason = reason[:1].lower() + reason[1:]
+    # Classes that typer does not export say which option it is, and that it is unknown.
+    opts = getattr(getattr(error, "param", None), "opts", [""])
+    option = getattr(error, "option_name", opts[0])
+    told = explain(option, not hasattr(error, "possibilities"), reason) if option else None
+    return told or UsageError("input.usage", reason=reason, help=hint)
 
 
 def _fail(error: PlannerError, as_json: bool) -> int:

@@ -1,7 +1,6 @@
 """What `plan` and `plan check` do, from a problem to standard output and a run folder."""
 
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Collection
@@ -10,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from planner.assumptions import assumptions
-from planner.command import write_output
+from planner.command import quoted, write_output
 from planner.constraints import violations
 from planner.errors import UsageError
 from planner.evaluate import Evaluator
@@ -231,7 +230,7 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
 
 def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> list[str]:
     if scripts:
-        folder = _quoted(str(scripts.output_dir))
+        folder = quoted(str(scripts.output_dir))
         convert = f"once: bash {folder}/convert_hf_to_mcore.sh"
         return [
             f"{len(written)} files written to {folder}; its README.md says what each does",
@@ -242,12 +241,7 @@ def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> lis
     for flag, example in _EXAMPLES.items():
         if not any(word.partition("=")[0] == flag for word in words):
             words += [flag, example]
-    return [" ".join(_quoted(word) for word in words)]
-
-
-def _quoted(word: str) -> str:
-    """A word as the shell reads it; what a terminal would obey is escaped ($'...' of bash)."""
-    return shlex.quote(word) if word.isprintable() else f"${word!r}"
+    return [" ".join(quoted(word) for word in words)]
 
 
 _EXAMPLES = {"--model-path": "MODEL", "--dataset": "DATA", "--output-dir": "runs/NAME"}

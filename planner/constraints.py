@@ -10,6 +10,8 @@ from planner.problem import Problem, Sizes
 from planner.rule import Rule, Violation
 from planner.setting_rules import SETTING_RULES
 
+# The lines are those of 0.16.1. Conditions are the same from 0.15.3 to 0.19.2 where a rule names no
+# release; tests/stack/test_rule_sources.py reads them there.
 _CORE = "megatron-core 0.16.1, megatron/core"
 
 _CONFIG = f"{_CORE}/transformer/transformer_config.py"

@@ -1,8 +1,7 @@
 """What is set against what it is set for: the release, the model, the tuner."""
 
-import re
-
 from planner.errors import UsageError
+from planner.flag_history import MEGATRON, new_flags, old_name
 from planner.model_spec import ModelSpec
 from planner.parameters import ALL_LINEAR, linear_parts, names_of
 from planner.pipeline_layout import layout_chunks
@@ -27,9 +26,10 @@ def check_settings(problem: Problem) -> None:
     for name in settings.given:
         spec = setting_table()[name].spec
         assert spec is not None
-        if spec.since and _numbers(problem.stack.ms_swift) < _numbers(spec.since):
+        if not _is_in(name, problem.stack.dialect):
+            since = new_flags().first_release(name, MEGATRON)
             raise UsageError(
-                "setting.since", name=name, since=spec.since, ms_swift=problem.stack.ms_swift
+                "setting.since", name=name, since=since, ms_swift=problem.stack.ms_swift
             )
         if spec.needs in NEEDS and not has[spec.needs]:
             raise UsageError("setting.needs", name=name, needs=NEEDS[spec.needs])
@@ -48,8 +48,11 @@ def check_settings(problem: Problem) -> None:
     _check_layout(settings)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
+def _is_in(name: str, release: str) -> bool:
+    """Whether a release of ms-swift has an argument, under its own or an older name."""
+    if new_flags().has(name, release, MEGATRON):
+        return True
+    return old_name(name, release, MEGATRON) is not None
 
 
 def _check_target_modules(settings: Settings, model: ModelSpec) -> None:

@@ -51,7 +51,6 @@ class Spec(StrictModel):
     least: _Number | None = None
     most: _Number | None = None
     needs: str | None = None
-    since: str | None = None
 
 
 class _Group(StrictModel):

@@ -1,13 +1,15 @@
 """The software that runs a plan, as data: `data/stacks/*.yaml`, or a file of the user's."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from planner.errors import UsageError
+from planner.releases import minor_of, releases, version_of
 from planner.yaml_files import (
     Sourced,
     StrictModel,
@@ -40,7 +42,7 @@ class Stack:
     attention_backend: str  # value of --attention_backend
     allocator_setting: str  # value of PYTORCH_CUDA_ALLOC_CONF
     dispatchers: tuple[str, ...]  # values of --moe_token_dispatcher_type that it can really run
-    dialect: str  # which names the arguments have: "4.6" or "3.12"
+    dialect: str  # which names the arguments have: a release of planner.releases
     sources: Mapping[str, str] = field(hash=False)  # where each value comes from, by field
     assumed: tuple[str, ...]  # fields whose value nobody states for this stack
 
@@ -51,24 +53,32 @@ class Stack:
         return int(major), int(minor), int(patch)
 
 
-_Version = Annotated[str, Field(pattern=r"^(\d{1,4}(\.\d{1,4}){1,3}(\+[a-z0-9.]+)?)?$")]
+_NUMBERS = r"\d{1,4}(\.\d{1,4}){1,3}"
+VERSION_PATTERN = rf"{_NUMBERS}((a|b|rc|\.?dev|\.?post)\d{{1,4}})*(\+[a-z0-9.]+)?"
+_Version = Annotated[str, Field(pattern=rf"^({VERSION_PATTERN})?$")]
+_SwiftVersion = Annotated[str, Field(pattern=rf"^{VERSION_PATTERN}$")]
 _MegatronVersion = Annotated[str, Field(pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,4}$")]
 _Dispatchers = Annotated[list[Literal["alltoall", "flex"]], Field(min_length=1)]
 
 
 class _StackFile(StrictModel):
+    """A file. With `based_on` what it leaves out is as in the stack of that name."""
+
     description: str
-    dialect: Literal["4.6", "3.12"]
-    ms_swift: Sourced[_Version]
-    mcore_bridge: Sourced[_Version]
-    megatron_core: Sourced[_MegatronVersion]
-    transformer_engine: Sourced[_Version]
-    torch: Sourced[_Version]
-    flash_attention: Sourced[_Version]
-    apex: Sourced[bool]
-    attention_backend: Sourced[Literal["flash", "fused", "unfused", "auto"]]
-    allocator_setting: Sourced[str]
-    dispatchers: Sourced[_Dispatchers]
+    based_on: str | None = None
+    ms_swift: Sourced[_SwiftVersion] | None = None
+    mcore_bridge: Sourced[_Version] | None = None
+    megatron_core: Sourced[_MegatronVersion] | None = None
+    transformer_engine: Sourced[_Version] | None = None
+    torch: Sourced[_Version] | None = None
+    flash_attention: Sourced[_Version] | None = None
+    apex: Sourced[bool] | None = None
+    attention_backend: Sourced[Literal["flash", "fused", "unfused", "auto"]] | None = None
+    allocator_setting: Sourced[str] | None = None
+    dispatchers: Sourced[_Dispatchers] | None = None
+
+
+FIELDS = tuple(name for name in _StackFile.model_fields if name not in ("description", "based_on"))
 
 
 def known_stacks() -> list[str]:
@@ -79,28 +89,94 @@ def known_stacks() -> list[str]:
 def load_stack(name_or_path: str = DEFAULT_STACK) -> Stack:
     """A stack by its name, or from the YAML file at a path.
 
-    Raises UsageError: stack.unknown, and those of `planner.yaml_files.load_yaml_model`.
+    A name may be followed by another megatron-core: ms-swift-4.6+megatron-core-0.19.
+
+    Raises UsageError: stack.*, and those of `planner.yaml_files.load_yaml_model`.
     """
     path = named_file(name_or_path, STACKS_FOLDER)
-    if path is None:
-        hint = suggestion(name_or_path, known_stacks())
-        raise UsageError("stack.unknown", name=name_or_path, suggestion=hint)
+    if path is not None:
+        return _from_file(path)
+    name, plus, other = name_or_path.partition("+")
+    base = named_file(name, STACKS_FOLDER)
+    if base is None or not plus:
+        raise _unknown(name_or_path)
+    return _with_megatron_core(_from_file(base), other)
+
+
+def _unknown(name: str) -> UsageError:
+    return UsageError("stack.unknown", name=name, suggestion=suggestion(name, known_stacks()))
+
+
+def _from_file(path: Path) -> Stack:
     file = load_yaml_model(path, _StackFile)
-    sourced = {key: item for key, item in file if isinstance(item, Sourced)}
+    values = _values(path, file)
+    dialect, unknown_release = _dialect(path, values["ms_swift"].value)
+    sources = {name: item.source for name, item in values.items()}
+    assumed = [name for name, item in values.items() if item.assumed]
+    if unknown_release:
+        sources["dialect"] = unknown_release
+        assumed.append("dialect")
+    found = {name: item.value for name, item in values.items()}
+    found["dispatchers"] = tuple(found["dispatchers"])
     return Stack(
         name=path.stem,
         description=file.description,
-        ms_swift=file.ms_swift.value,
-        mcore_bridge=file.mcore_bridge.value,
-        megatron_core=file.megatron_core.value,
-        transformer_engine=file.transformer_engine.value,
-        torch=file.torch.value,
-        flash_attention=file.flash_attention.value,
-        apex=file.apex.value,
-        attention_backend=file.attention_backend.value,
-        allocator_setting=file.allocator_setting.value,
-        dispatchers=tuple(file.dispatchers.value),
-        dialect=file.dialect,
-        sources={key: item.source for key, item in sourced.items()},
-        assumed=tuple(key for key, item in sourced.items() if item.assumed),
+        dialect=dialect,
+        sources=sources,
+        assumed=tuple(assumed),
+        **found,
+    )
+
+
+def _values(path: Path, file: _StackFile) -> dict[str, Sourced[Any]]:
+    """Every value of a file by its field, those of the stack that it is based on too.
+
+    Raises UsageError: stack.unknown, file.missing_key.
+    """
+    values: dict[str, Sourced[Any]] = {}
+    if file.based_on is not None:
+        base = named_file(file.based_on, STACKS_FOLDER)
+        if base is None or base.parent != STACKS_FOLDER:
+            raise _unknown(file.based_on)
+        values |= _values(base, load_yaml_model(base, _StackFile))
+    values |= {name: item for name in FIELDS if (item := getattr(file, name)) is not None}
+    missing = [name for name in FIELDS if name not in values]
+    if missing:
+        raise UsageError("file.missing_key", path=path, key=missing[0])
+    return {name: values[name] for name in FIELDS}
+
+
+def _dialect(path: Path, ms_swift: str) -> tuple[str, str]:
+    """The release whose arguments a version has, and why it is a guess (empty: it is none).
+
+    Raises UsageError: stack.too_old.
+    """
+    known = list(releases().ms_swift)
+    minor = minor_of(ms_swift)
+    if minor in known:
+        return minor, ""
+    older = [release for release in known if version_of(release) <= version_of(minor)]
+    if not older:
+        raise UsageError("stack.too_old", path=path, version=ms_swift, oldest=known[0])
+    return older[-1], f"the arguments of ms-swift {ms_swift} are not known"
+
+
+def _with_megatron_core(stack: Stack, other: str) -> Stack:
+    """The stack with the megatron-core of "megatron-core-0.19", its last patch where none is given.
+
+    Raises UsageError: stack.unknown.
+    """
+    name = f"{stack.name}+{other.casefold()}"
+    found = re.fullmatch(r"megatron-core-(\d{1,4}\.\d{1,4}(\.\d{1,4})?)", other.casefold())
+    version = found[1] if found else ""
+    version = releases().megatron_core.get(version, version)
+    if version.count(".") != 2:
+        minors = [f"{stack.name}+megatron-core-{minor}" for minor in releases().megatron_core]
+        raise UsageError("stack.unknown", name=name, suggestion=suggestion(name, minors))
+    return replace(
+        stack,
+        name=name,
+        megatron_core=version,
+        sources={**stack.sources, "megatron_core": "--stack"},
+        assumed=tuple(field for field in stack.assumed if field != "megatron_core"),
     )

@@ -93,6 +93,7 @@ SECTIONS: dict[str, list[str]] = {
         "attention_backend",
         "vit_attn_impl",
         "cross_entropy_loss_fusion",
+        "cross_entropy_fusion_impl",
         "gradient_accumulation_fusion",
     ],
     "learning": [
@@ -133,6 +134,7 @@ NOTES: dict[str, str] = {
     "check_model": "true asks a model hub, which many clusters cannot reach",
     "merge_lora": "true writes the whole model with every checkpoint",
     "sequence_parallel": "a MoE layer with tensor parallelism trains only with it",
+    "cross_entropy_fusion_impl": "te, the default of some releases, needs other memory",
     "gradient_accumulation_fusion": "only with apex",
     "vit_attn_impl": "transformers has no flash attention for this vision tower",
     "add_version": "true gives every start another folder, so that nothing can resume",

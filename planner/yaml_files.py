@@ -46,7 +46,12 @@ PATTERN_WORDS = {
     r"^[^\x00]*$": "must not hold a NUL character",
     r"^[A-Za-z0-9_.:/@-]*$": "must hold nothing but letters, digits and _ . : / @ -",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "must be a name of letters, digits and _, no digit first",
-    r"^(\d{1,4}(\.\d{1,4}){1,3}(\+[a-z0-9.]+)?)?$": "must be a version such as 2.8.0",
+    r"^(\d{1,4}(\.\d{1,4}){1,3}((a|b|rc|\.?dev|\.?post)\d{1,4})*(\+[a-z0-9.]+)?)?$": (
+        "must be a version such as 2.8.0"
+    ),
+    r"^\d{1,4}(\.\d{1,4}){1,3}((a|b|rc|\.?dev|\.?post)\d{1,4})*(\+[a-z0-9.]+)?$": (
+        "must be a version such as 4.6.0"
+    ),
     r"^\d{1,4}\.\d{1,4}\.\d{1,4}$": "must be a version of three numbers such as 0.16.1",
     r"^\d{1,2}\.\d$": "must be two numbers with a dot such as 9.0",
 }
@@ -86,12 +91,17 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return folded[close[0]] if close else None
 
 
+def looks_like_path(name_or_path: str) -> bool:
+    """Whether a user means a file, not a name that comes with the planner."""
+    return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
+
+
 def named_file(name_or_path: str, folder: Path) -> Path | None:
     """The YAML file that a user means: a path if it looks like one, else by its name in `folder`.
 
     Upper and lower case are the same. None when no file of the folder has the name.
     """
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+    if looks_like_path(name_or_path):
         return Path(name_or_path)
     by_name = {path.stem.casefold(): path for path in folder.glob("*.yaml")}
     return by_name.get(name_or_path.casefold())
@@ -163,12 +173,19 @@ def _usage_error(path: Path, model: type[StrictModel], error: ValidationError) -
     location = _place(first["loc"])
     key = _key(location)
     if first["type"] == "extra_forbidden":
-        hint = suggestion(str(location[-1]), _keys_at(model, location[:-1]))
+        hint = _suggested_key(str(location[-1]), _keys_at(model, location[:-1]))
         return UsageError("file.unknown_key", path=path, key=key, suggestion=hint)
     if first["type"] == "missing":
         return UsageError("file.missing_key", path=path, key=key)
     value = "nothing" if first["input"] is None else shortened(first["input"])
     return UsageError("file.bad_value", path=path, key=key, reason=_reason(first), value=value)
+
+
+def _suggested_key(key: str, known: list[str]) -> str:
+    """What an unknown key may have been: a flag of ms-swift, or a key that looks alike."""
+    from planner.old_flags import explain_key  # which reads a file itself
+
+    return explain_key(key, known) or suggestion(key, known)
 
 
 def _reason(mistake: ErrorDetails) -> str:

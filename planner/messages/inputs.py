@@ -30,7 +30,13 @@ MESSAGES: dict[str, Message] = {
     "output.unwritable": Message(
         "standard output cannot be written: {reason}", "send the output somewhere else"
     ),
+    "output.exists": Message("{path} exists already", "give another --output, or remove it first"),
+    "output.file_unwritable": Message(
+        "{path} cannot be written: {reason}", "give another --output"
+    ),
     "input.usage": Message("{reason}", "see {help}"),
+    "input.old_flag": Message("{hint}", "with plan, {way}"),
+    "input.swift_flag": Message("{given} is a flag of ms-swift, not of plan", "with plan, {way}"),
     "input.missing": Message("{flag} is missing", "plan --gpus 16 --nodes 2 --model Qwen3-30B-A3B"),
     "input.choice": Message("{flag} {value} is not one of {choices}", "{suggestion}"),
     "environment.extra": Message(

@@ -30,6 +30,10 @@ MESSAGES: dict[str, Message] = {
     "stack.unknown": Message(
         "stack {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),
+    "stack.too_old": Message(
+        "{path}: ms-swift {version} is older than {oldest}, the oldest whose arguments are known",
+        "use ms-swift {oldest} or later",
+    ),
     "recipe.unknown": Message(
         "recipe {name!r} is not known", "{suggestion}; or give the path of a YAML file"
     ),

@@ -14,6 +14,7 @@ from planner.parameters import active_parameters, model_parameters
 from planner.plan import Plan, StagePlan
 from planner.problem import Problem
 from planner.reasons import crossing_groups
+from planner.releases import out_of_range
 from planner.report.answer import Answer
 from planner.report.links import link_words
 from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
@@ -152,10 +153,14 @@ def _optimizer(settings: Settings) -> str:
 
 def _stack(problem: Problem) -> str:
     stack = problem.stack
-    return (
+    engine = f"Transformer Engine {stack.transformer_engine}"
+    text = (
         f"{stack.name}   ms-swift {stack.ms_swift}, megatron-core {stack.megatron_core}, "
-        f"Transformer Engine {stack.transformer_engine}"
+        f"{engine if stack.transformer_engine else 'no Transformer Engine'}"
     )
+    for each in out_of_range(stack.ms_swift, stack.mcore_bridge, stack.megatron_core):
+        text += f"; {each.package} {each.version} is outside of {each.permitted}"
+    return text
 
 
 def _print_table(answer: Answer, out: Console, wide: bool) -> None:

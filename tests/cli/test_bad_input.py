@@ -50,9 +50,35 @@ MISTAKES: dict[str, Mistake] = {
         "--topology", "a\nb", says=("'a\\nb'", "plan topology list shows all")
     ),
     "an unknown stack": of_example(
-        "--stack", "ms-swift-4.5", says=("'ms-swift-4.5'", "the nearest is ms-swift-4.6")
+        "--stack", "ms-swift-4.7", says=("'ms-swift-4.7'", "the nearest is ms-swift-4.6")
     ),
     "an unknown recipe": of_example("--recipe", "stf", says=("'stf'", "the nearest is sft")),
+    "a flag of 3.x": of_example(
+        "--max_epochs", "3", says=("--num_train_epochs since ms-swift 4.0",)
+    ),
+    "a flag of 3.x of the opposite sense": of_example(
+        "--no-rope-fusion", "true", says=("--apply_rope_fusion", "opposite sense", "train.sh")
+    ),
+    "a flag of 3.x that plan has": of_example(
+        "--train_type", "lora", says=("--tuner_type since ms-swift 4.0", "use --tuner-type")
+    ),
+    "a flag of 3.x that is gone": of_example(
+        "--num_layers",
+        "4",
+        says=("gone since ms-swift 4.0: the model's config.json", "leave it out"),
+    ),
+    "a flag of 3.x whose name plan has": of_example(
+        "--load", "/ckpt", says=("'/ckpt' is not one of", "--mcore_model since ms-swift 4.0")
+    ),
+    "a flag of 3.x of a check": of_check(
+        "--num_workers", "4", says=("--dataloader_num_workers", "set dataloader_num_workers in the")
+    ),
+    "a flag of ms-swift": of_example(
+        "--tensor-model-parallel-size", "2", says=("a flag of ms-swift", "give --tp to plan check")
+    ),
+    "a flag of ms-swift with its underscore": of_example(
+        "--tuner_type", "lora", says=("a flag of ms-swift", "use --tuner-type")
+    ),
     "an unknown flag": of_example("--node", "2", says=("no such option: --node", "--nodes")),
     "an unknown command": Mistake(("lint", "train.sh"), ("no such command 'lint'", "plan --help")),
     "an unknown flag of check": of_check("--etpp", "2", says=("--etpp", "--etp")),

@@ -21,7 +21,15 @@ VALUES: dict[str, list[str]] = {
         "x" * 300,
     ],
     "--topology": ["h100-8x-ib", "H20-8x-eRDMA", "", "/", "a\nb", "none.yaml", "h100"],
-    "--stack": ["ms-swift-4.6", "ms-swift-3.12", "gpu-kit-2026-11", "", "4.6", "\x1b[31m"],
+    "--stack": [
+        *("ms-swift-4.6", "ms-swift-3.12", "gpu-kit-2026-11", "", "4.6", "\x1b[31m"),
+        *(
+            "ms-swift-4.1+megatron-core-0.19",
+            "ms-swift-4.6+",
+            "+",
+            "ms-swift-4.0+megatron-core-9.9.9",
+        ),
+    ],
     "--seq-length": ["8192", "4095", "1", "16777216", "0", "8k"],
     "--micro-batch-size": NUMBERS,
     "--global-batch-size": [*NUMBERS, "16", "1048576"],

@@ -19,13 +19,12 @@ from planner.workload import TunerType
 from stack.candidates import candidate
 from stack.real_stack import RealStack
 from stack.setting_candidates import AWARE, DEEPSEEK, QWEN3, REPLICATED, named
-from stack.wheel import WHEELS, classes_of_package, classes_of_wheel, wheel_fields
+from stack.wheel import classes_of_package, wheel_fields
 
 pytestmark = pytest.mark.stack
 
 TABLE = setting_table()
 SET = [flag for flag in TABLE.values() if flag.spec is not None]
-each_flag = pytest.mark.parametrize("flag", SET, ids=lambda flag: flag.name)
 
 
 def spec_of(flag: Flag) -> Any:
@@ -108,20 +107,6 @@ def test_every_value_that_is_handed_on_is_one_that_the_parser_takes(stack: RealS
         words = example(flag).split(",") if spec_of(flag).type == "list" else [example(flag)]
         numbers = flag.name in ("interleave_prob",)
         assert numbers or real[flag.name].refuses(words) is None, (flag.name, words)
-
-
-RELEASES = {"3.12": "MegatronTrainArguments"}
-
-
-@each_flag
-def test_a_flag_that_an_old_release_lacks_is_said_to_be_newer(flag: Flag) -> None:
-    """But those that the dialect of that release renames."""
-    from planner.dialects import load_dialect
-
-    (wheel,) = WHEELS.glob("ms_swift-3.12.*.whl")
-    known = wheel_fields(classes_of_wheel(wheel), "MegatronTrainArguments")
-    renamed = flag.name in load_dialect("3.12").flags
-    assert (flag.name in known or renamed) == (spec_of(flag).since is None)
 
 
 letters = st.text(alphabet="EtmL|,(()**123 x", max_size=24)

@@ -11,13 +11,13 @@ from stack.real_stack import RealStack
 pytestmark = pytest.mark.stack
 
 
-@pytest.mark.parametrize("subcommand", wheel.ARGUMENT_CLASSES["4.6"])
+@pytest.mark.parametrize("subcommand", wheel.ARGUMENT_CLASSES)
 def test_the_fields_read_from_source_are_those_of_the_real_parser(
     stack: RealStack, subcommand: str
 ) -> None:
     """Names, choices, number of values and defaults, of 4.6.0, for which both can be had."""
     source = wheel.classes_of_package(Path(stack.call("package_folder")))
-    read = wheel.wheel_fields(source, wheel.ARGUMENT_CLASSES["4.6"][subcommand])
+    read = wheel.wheel_fields(source, wheel.ARGUMENT_CLASSES[subcommand])
     real = stack.call("options", subcommand=subcommand)
 
     assert set(read) == set(real)

@@ -1,29 +1,26 @@
 """The arguments of an ms-swift release, read from its source without importing it.
 
-The parser of 3.12 cannot run without a network; its argument classes are in the wheel all the same.
+The parser of 3.12 cannot run without a network, and no two releases can stand side by side; their
+argument classes are in their wheels all the same.
 """
 
 import ast
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 WHEELS = Path(__file__).parent.parent.parent / ".stacks" / "wheels"
 
 ARGUMENT_CLASSES = {
-    "3.12": {
-        "megatron sft": "MegatronTrainArguments",
-        "megatron export": "MegatronExportArguments",
-        "swift export": "ExportArguments",
-    },
-    "4.6": {
-        "megatron sft": "MegatronSftArguments",
-        "megatron export": "MegatronExportArguments",
-        "swift export": "ExportArguments",
-    },
+    "megatron sft": "MegatronSftArguments",
+    "megatron export": "MegatronExportArguments",
+    "swift export": "ExportArguments",
 }
+OLD_CLASSES = {"megatron sft": "MegatronTrainArguments"}  # of 3.12
 BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 
 Classes = Mapping[str, ast.ClassDef]
@@ -55,14 +52,53 @@ class Field:
         return None
 
 
+@cache
+def fields_of(release: str, command: str) -> Mapping[str, Field]:
+    """Return the arguments of "megatron sft", "megatron export" or "swift export" of a release.
+
+    "megatron" are those of both its commands.
+    """
+    if command == "megatron":
+        return {**fields_of(release, "megatron export"), **fields_of(release, "megatron sft")}
+    classes = classes_of_wheel(wheel(release))
+    old = OLD_CLASSES.get(command, "")
+    name = old if old in classes else ARGUMENT_CLASSES[command]
+    return wheel_fields(classes, name)
+
+
+@cache
 def wheel(release: str) -> Path:
-    """Return the wheel of the release "3.12"."""
+    """Return the wheel of a release such as "3.12"."""
     found = sorted(WHEELS.glob(f"ms_swift-{release}.*.whl"))
     if not found:
         raise FileNotFoundError(f"no wheel of ms-swift {release} in {WHEELS}: run `make stacks`")
     return found[-1]
 
 
+REQUIREMENT = re.compile(r"Requires-Dist: ([\w.-]+)([<>=][^;\s]*)(?:; extra == .megatron.)?$")
+
+
+def requirements(release: str) -> dict[str, set[str]]:
+    """Return what a release and its extra for Megatron ask: {"peft": {"<0.21", ">=0.11"}}."""
+    with zipfile.ZipFile(wheel(release)) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        lines = archive.read(name).decode("utf-8").splitlines()
+    found: dict[str, set[str]] = {}
+    for asked in filter(None, map(REQUIREMENT.match, lines)):
+        found.setdefault(asked[1], set()).update(asked[2].split(","))
+    return found
+
+
+@cache
+def megatron_core(version: str) -> Path:
+    """Return the wheel of a megatron-core such as "0.17.1"."""
+    found = sorted(WHEELS.glob(f"megatron_core-{version}-*.whl"))
+    if not found:
+        raise FileNotFoundError(f"no wheel of megatron-core {version}: run `make stacks`")
+    return found[-1]
+
+
+@cache
 def classes_of_wheel(path: Path) -> Classes:
     """Return the classes in the argument modules of a wheel."""
     with zipfile.ZipFile(path) as archive:

@@ -101,7 +101,7 @@ EVERYTHING_SET = (
     "moe_expert_capacity_factor=1.5",
     "lr=3e-5",
     "weight_decay=0.05",
-    "report_to=tensorboard,wandb",
+    "report_to=wandb",
     "wandb_project=it's mine",
 )
 

@@ -1,0 +1,119 @@
+"""Measures a row: builds its rank, trains a few steps, and reads memory at each moment."""
+
+import json
+import statistics
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from measure.verify import peers, readings, release, routing, trace
+from measure.verify.row import Row
+
+TRACED_SECONDS = 6.0  # a step that takes longer is not traced: tracing doubles it
+
+Result = dict[str, Any]
+
+
+def measure(
+    row: Row, *, traced: bool = False, inspect: Callable[[Any], Any] | None = None
+) -> Result:
+    """What was measured of a row, or its `error`; the device's memory is given back.
+
+    `traced` adds a step whose largest tensors at the peak are listed; `inspect` is asked about the
+    trainer at the end, and its answer kept.
+    """
+    result: Result = {"id": row.id}
+    started = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _measure(row, Path(folder), result, traced, inspect)
+        result["ok"] = True
+    except (Exception, SystemExit) as error:  # the next row must go on, whatever happened to this
+        result |= {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
+        result["where"] = traceback.format_exc()[-2500:]
+        traceback.clear_frames(error.__traceback__)
+    peers.leave_world()
+    release.release()
+    result["left"] = readings.read()
+    if result["left"]["allocated"] > 2**20:
+        result["survivors"] = release.survivors()
+    return result | {"row_seconds": round(time.monotonic() - started, 1)}
+
+
+def _measure(
+    row: Row, folder: Path, result: Result, traced: bool, inspect: Callable[[Any], Any] | None
+) -> None:
+    from measure.verify import run  # imports the stack, which must find the fake world
+
+    (folder / "config.json").write_text(json.dumps(row.config), encoding="utf-8")
+    readings.start()
+    result["before"] = readings.read()
+    arguments = run.parse(row, folder)
+    trainer = run.build(arguments)
+    routing.heat_experts(trainer.unwrapped_models, row.expert_load)
+    tokens = routing.ExpertTokens(trainer.unwrapped_models)
+    data = run.feed(row, trainer)
+    result |= {"num_microbatches": arguments.num_microbatches, **_counts(trainer)}
+    result["after_build"] = readings.read()
+    result["steps"] = [_step(trainer, data) for _ in range(row.steps)]
+    result |= _summary(result)
+    if trainer.config.num_moe_experts:
+        result["expert_tokens"] = tokens.summary(arguments, trainer.config.moe_router_topk)
+    if traced and result["compute_seconds"] < TRACED_SECONDS:
+        result["trace"] = trace.largest_at_peak(lambda: _step(trainer, data))
+    if inspect:
+        result["inspection"] = inspect(trainer)
+
+
+def _step(trainer: Any, data: Any) -> Result:
+    """One step of the trainer, split at the optimizer's."""
+    moments: Result = {}
+    optimizer_step = trainer.optimizer.step
+
+    def step_of_optimizer() -> Any:
+        moments["forward_backward"] = readings.read() | {"seconds": time.monotonic() - started}
+        readings.start()
+        return optimizer_step()
+
+    trainer.optimizer.step = step_of_optimizer
+    readings.start()
+    started = time.monotonic()
+    try:
+        trainer.run_train_step(data, None)
+        moments["optimizer"] = readings.read()
+    finally:
+        trainer.optimizer.step = optimizer_step
+    moments["seconds"] = time.monotonic() - started
+    moments["device_used"] = readings.device_used()
+    return moments
+
+
+def _counts(trainer: Any) -> dict[str, Any]:
+    """Parameters of this rank's chunks, as built: all, trained, and of routed experts."""
+    named = [pair for model in trainer.unwrapped_models for pair in model.named_parameters()]
+    layers = [[layer.layer_number for layer in m.decoder.layers] for m in trainer.unwrapped_models]
+    return {
+        "parameters": sum(p.numel() for _, p in named),
+        "trained_parameters": sum(p.numel() for _, p in named if p.requires_grad),
+        "expert_parameters": sum(p.numel() for name, p in named if ".experts." in name),
+        "layer_numbers": layers,
+    }
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    """The numbers that predictions are compared with. The first step is cold: it compiles, and the
+    optimizer has no states yet; peaks are those of all steps, as the allocator keeps them."""
+    steps = result["steps"]
+    halves = [step[part] for step in steps for part in ("forward_backward", "optimizer")]
+    return {
+        "steady": steps[-1]["optimizer"]["allocated"],
+        "forward_backward_peak": max(s["forward_backward"]["peak_allocated"] for s in steps),
+        "optimizer_peak": max(step["optimizer"]["peak_allocated"] for step in steps),
+        "peak_allocated": max(half["peak_allocated"] for half in halves),
+        "peak_reserved": max(half["peak_reserved"] for half in halves),
+        "device_used": max(step["device_used"] for step in steps),
+        "compute_seconds": statistics.median(step["seconds"] for step in steps[1:] or steps),
+    }

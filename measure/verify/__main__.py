@@ -3,17 +3,21 @@
     python -m measure.verify ROWS RESULTS [--trace]
 
 Each result is appended to RESULTS when it is there, and rows that are in it already are passed
-over: started again after a crash, the command goes on behind the row that crashed.
+over: started again after a crash, the command goes on behind the row that crashed. It ends with
+status 75 after a row whose memory could not be given back: start it again.
 """
 
 import argparse
 import importlib.metadata
 import json
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+MOST_LEFT_BYTES = 2**27  # by a row; more would be missing for the next
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 PACKAGES = ("torch", "transformer-engine", "megatron-core", "mcore-bridge", "ms-swift")
 
 
@@ -40,6 +44,8 @@ def main() -> None:
         result = _measure(row, arguments.trace)
         _append(arguments.results, result | _circumstances())
         print(_line(result), flush=True)
+        if result["left"]["allocated"] > MOST_LEFT_BYTES:
+            sys.exit(TRY_AGAIN)
 
 
 def _measure(row: Any, traced: bool) -> dict[str, Any]:
@@ -68,6 +74,7 @@ def _circumstances() -> dict[str, Any]:
 
     return {
         "device": torch.cuda.get_device_name(),
+        "cudnn": torch.backends.cudnn.version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "date": datetime.now(UTC).date().isoformat(),
     }

@@ -12,7 +12,9 @@ from typing import Any
 from measure.verify import peers, readings, release, routing, trace
 from measure.verify.row import Row
 
-TRACED_SECONDS = 6.0  # a step that takes longer is not traced: tracing doubles it
+TRACED_SECONDS = 1.5  # a step that takes longer is not traced: tracing takes a multiple of it
+MOST_LEFT_BYTES = 2**20  # after a row; more means that something was not given back
+LONG_SECONDS = 3.0  # a warm step that takes longer is the last
 
 Result = dict[str, Any]
 
@@ -38,7 +40,7 @@ def measure(
     peers.leave_world()
     release.release()
     result["left"] = readings.read()
-    if result["left"]["allocated"] > 2**20:
+    if result["left"]["allocated"] > MOST_LEFT_BYTES:
         result["survivors"] = release.survivors()
     return result | {"row_seconds": round(time.monotonic() - started, 1)}
 
@@ -53,19 +55,31 @@ def _measure(
     result["before"] = readings.read()
     arguments = run.parse(row, folder)
     trainer = run.build(arguments)
-    routing.heat_experts(trainer.unwrapped_models, row.expert_load)
-    tokens = routing.ExpertTokens(trainer.unwrapped_models)
+    try:
+        _train(row, trainer, result, traced)
+        if inspect:
+            result["inspection"] = inspect(trainer)
+    finally:
+        release.forget_graphs(trainer.unwrapped_models)
+
+
+def _train(row: Row, trainer: Any, result: Result, traced: bool) -> None:
+    from measure.verify import run
+
+    models, arguments = trainer.unwrapped_models, trainer.args
+    routing.heat_experts(models, row.expert_load)
+    tokens = routing.ExpertTokens(models)
     data = run.feed(row, trainer)
     result |= {"num_microbatches": arguments.num_microbatches, **_counts(trainer)}
     result["after_build"] = readings.read()
-    result["steps"] = [_step(trainer, data) for _ in range(row.steps)]
-    result |= _summary(result)
+    steps = result["steps"] = []
+    while len(steps) < row.steps and (len(steps) < 2 or steps[-1]["seconds"] < LONG_SECONDS):
+        steps.append(_step(trainer, data))
+    result |= _summary(steps)
     if trainer.config.num_moe_experts:
         result["expert_tokens"] = tokens.summary(arguments, trainer.config.moe_router_topk)
     if traced and result["compute_seconds"] < TRACED_SECONDS:
         result["trace"] = trace.largest_at_peak(lambda: _step(trainer, data))
-    if inspect:
-        result["inspection"] = inspect(trainer)
 
 
 def _step(trainer: Any, data: Any) -> Result:
@@ -103,10 +117,9 @@ def _counts(trainer: Any) -> dict[str, Any]:
     }
 
 
-def _summary(result: Result) -> dict[str, Any]:
+def _summary(steps: list[Result]) -> dict[str, Any]:
     """The numbers that predictions are compared with. The first step is cold: it compiles, and the
     optimizer has no states yet; peaks are those of all steps, as the allocator keeps them."""
-    steps = result["steps"]
     halves = [step[part] for step in steps for part in ("forward_backward", "optimizer")]
     return {
         "steady": steps[-1]["optimizer"]["allocated"],

@@ -1,7 +1,7 @@
 """Gives the device's memory back after a row, so that the next one starts as a new process would.
 
-What a process keeps for good (rotary tables, cuBLAS workspaces, compiled code for other shapes) is
-dropped too: a run that starts fresh allocates it again.
+What a process keeps for good (rotary tables, cuBLAS workspaces) is dropped too: a run that starts
+fresh allocates it again.
 """
 
 import functools
@@ -15,12 +15,29 @@ import torch
 PACKAGES = ("megatron", "transformer_engine", "mcore_bridge", "swift")
 
 
+def forget_graphs(models: list[Any]) -> None:
+    """Let go of tensors with a history that modules and dispatchers keep after a step.
+
+    Through their graph they reach parameters and so the modules that keep them, in a circle that
+    Python's collector does not see. Megatron-Core's dispatcher keeps `probs` so (0.18.1,
+    transformer/moe/token_dispatcher.py: dispatch_preprocess).
+    """
+    for model in models:
+        for module in model.modules():
+            for owner in (module, getattr(module, "token_dispatcher", None)):
+                for name, value in list(vars(owner).items()) if owner else ():
+                    if torch.is_tensor(value) and value.grad_fn is not None:
+                        setattr(owner, name, None)
+
+
 def release() -> None:
-    """Drop what modules of the stack keep between models, and empty the allocator."""
+    """Drop what modules of the stack keep between models, and empty the allocator.
+
+    Compiled code stays, for all shapes: compiling it again for each row takes longer than the row.
+    """
     _forget_metrics()
     for cache in _caches():
         cache()
-    torch._dynamo.reset()
     gc.collect()
     torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.empty_cache()
@@ -30,7 +47,7 @@ def survivors(limit: int = 8) -> list[str]:
     """The largest tensors that Python still holds on the device: shape, type and who holds them."""
     found = []
     for thing in gc.get_objects():
-        if isinstance(thing, torch.Tensor) and thing.device.type == "cuda":
+        if type(thing) in (torch.Tensor, torch.nn.Parameter) and thing.device.type == "cuda":
             found.append((thing.numel() * thing.element_size(), thing))
     found.sort(key=lambda pair: -pair[0])
     return [f"{size} B {tuple(t.shape)} {t.dtype} {_holders(t)}" for size, t in found[:limit]]
@@ -53,9 +70,8 @@ def _forget_metrics() -> None:
 def _caches() -> Iterator[Any]:
     """What empties each functools cache and each module's dictionary of tensors in the stack."""
     for thing in gc.get_objects():
-        if isinstance(thing, functools._lru_cache_wrapper) and _ours(
-            getattr(thing, "__module__", None)
-        ):
+        # asked for its class, a weak proxy would ask what it stands for, which may be gone
+        if type(thing) is functools._lru_cache_wrapper and _ours(thing.__module__):
             yield thing.cache_clear
     for name, module in list(sys.modules.items()):
         if _ours(name):

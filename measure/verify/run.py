@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch._dynamo
 from swift.megatron.arguments import MegatronSftArguments
 from swift.megatron.trainers import MegatronTrainer
 from swift.megatron.utils import prepare_mcore_model
@@ -16,6 +17,10 @@ from measure.verify import peers
 from measure.verify.packs import packs
 from measure.verify.row import Row
 
+# Rows of many shapes run in one process: past its limit dynamo would stop compiling, and what is
+# not compiled takes other memory.
+torch._dynamo.config.recompile_limit = 10_000
+torch._dynamo.config.accumulated_recompile_limit = 100_000
 WEIGHT_STD = 0.02  # the usual initializer_range of config.json
 
 

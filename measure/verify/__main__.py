@@ -8,6 +8,7 @@ status 75 after a row whose memory could not be given back: start it again.
 """
 
 import argparse
+import faulthandler
 import importlib.metadata
 import json
 import sys
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--trace", action="store_true", help="list the largest tensors")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no row after")
+    parser.add_argument("--row-seconds", type=float, default=90.0, help="end a row that is stuck")
     arguments = parser.parse_args()
     started = time.monotonic()
 
@@ -41,8 +43,10 @@ def main() -> None:
             print(f"no time for {row.id}", flush=True)
             break
         _append(arguments.results, {"id": row.id, "started": True})
+        faulthandler.dump_traceback_later(arguments.row_seconds, exit=True)
         result = _measure(row, arguments.trace)
         _append(arguments.results, result | _circumstances())
+        faulthandler.cancel_dump_traceback_later()
         print(_line(result), flush=True)
         if result["left"]["allocated"] > MOST_LEFT_BYTES:
             sys.exit(TRY_AGAIN)
@@ -74,7 +78,6 @@ def _circumstances() -> dict[str, Any]:
 
     return {
         "device": torch.cuda.get_device_name(),
-        "cudnn": torch.backends.cudnn.version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "date": datetime.now(UTC).date().isoformat(),
     }

@@ -64,6 +64,7 @@ def _install() -> None:
     for name, replacement in {
         "new_group": _new_group,
         "all_to_all_single": _all_to_all_single,
+        "reduce_scatter": _reduce_scatter,
         "reduce_scatter_tensor": _reduce_scatter_tensor,
         "irecv": _irecv,
     }.items():
@@ -88,11 +89,18 @@ def _all_to_all_single(output: Any, input: Any, *args: Any, **options: Any) -> A
 
 
 @torch.no_grad()
+def _reduce_scatter(output: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+    """As `_reduce_scatter_tensor`, of a list with the part of each rank."""
+    work = _real["reduce_scatter"](output, inputs, *args, **options)
+    output.copy_(inputs[dist.get_rank(options.get("group"))])
+    return work
+
+
+@torch.no_grad()
 def _reduce_scatter_tensor(output: Any, input: Any, *args: Any, **options: Any) -> Any:
     """The peers' parts are not added: the output is this rank's own part of the input."""
     work = _real["reduce_scatter_tensor"](output, input, *args, **options)
-    group = options.get("group")
-    rank = dist.get_rank(group)
+    rank = dist.get_rank(options.get("group"))
     part = input.reshape(-1)[rank * output.numel() : (rank + 1) * output.numel()]
     if part.data_ptr() != output.data_ptr():  # a shard of a gradient buffer is reduced in place
         output.copy_(part.view_as(output))
@@ -101,10 +109,12 @@ def _reduce_scatter_tensor(output: Any, input: Any, *args: Any, **options: Any) 
 
 @torch.no_grad()
 def _irecv(tensor: Any, *args: Any, **options: Any) -> Any:
-    """A neighbour sends a shape where one is awaited, and else small random numbers."""
+    """A neighbour sends a shape where one is awaited, and else small numbers: tokens are 0."""
     work = _real["irecv"](tensor, *args, **options)
     if tensor.dtype == torch.int64 and tuple(tensor.shape) == (_SHAPE_LENGTH,):
         tensor.copy_(torch.tensor(_activation_shape))
-    else:
+    elif tensor.is_floating_point():
         tensor.normal_(0.0, ACTIVATION_STD)
+    else:
+        tensor.zero_()
     return work

@@ -22,7 +22,7 @@ def largest_at_peak(step: Callable[[], Any]) -> dict[str, Any]:
     """
     torch.cuda.synchronize()
     base = torch.cuda.memory_allocated()
-    torch.cuda.memory._record_memory_history(max_entries=4_000_000, stacks="python")
+    torch.cuda.memory._record_memory_history(context="alloc", stacks="python")
     try:
         step()
         torch.cuda.synchronize()

@@ -254,8 +254,9 @@ def settings(lot: random.Random) -> Iterator[tuple[str, Setting]]:
     yield from HOT_ROWS
 
 
-def _row(number: int, family: str, setting: Setting, set_aside: bool) -> Row:
+def row_of(family: str, setting: Setting, global_batch_size: int | None = None) -> Row:
     """The row of a setting, with the arguments that the planner emits for it."""
+    per_microbatch = setting.micro_batch_size * setting.dp
     num_layers = setting.chunk_layers * setting.pp * setting.vpp
     split = even_split(num_layers, setting.pp, setting.vpp)
     assert split is not None
@@ -268,7 +269,7 @@ def _row(number: int, family: str, setting: Setting, set_aside: bool) -> Row:
         etp=setting.etp,
         cp=setting.cp,
         micro_batch_size=setting.micro_batch_size,
-        global_batch_size=setting.micro_batch_size * setting.dp * setting.num_microbatches,
+        global_batch_size=global_batch_size or per_microbatch * setting.num_microbatches,
         recompute=setting.recompute,
         split=split,
     )
@@ -292,9 +293,9 @@ def _row(number: int, family: str, setting: Setting, set_aside: bool) -> Row:
     names = DENSE_NAMES.get(setting.model, FAMILIES[family][1:3])
     stage = {"first": 0, "only": 0, "last": setting.pp - 1}.get(setting.stage, setting.pp // 2)
     return Row(
-        id=f"{family}-{number:02}",
+        id=family,
         family=family,
-        set_aside=set_aside,
+        set_aside=False,
         world_size=setting.world_size,
         rank=stage * (setting.world_size // setting.pp),
         stage=setting.stage,
@@ -318,7 +319,12 @@ def rows() -> list[Row]:
         aside |= set(third)
     order = list(range(len(chosen)))
     lot.shuffle(order)
-    return [_row(place, *chosen[place], place in aside) for place in order]
+    return [
+        replace(
+            row_of(*chosen[place]), id=f"{chosen[place][0]}-{place:02}", set_aside=place in aside
+        )
+        for place in order
+    ]
 
 
 def main() -> None:

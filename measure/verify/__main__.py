@@ -17,6 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from measure.verify.rank import measure, prepare
+from measure.verify.row import read_rows
+
 MOST_LEFT_BYTES = 2**27  # by a row; more would be missing for the next
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 PACKAGES = ("torch", "transformer-engine", "megatron-core", "mcore-bridge", "ms-swift")
@@ -33,32 +38,22 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
 
-    from measure.verify.row import read_rows
-
     done = _done(arguments.results)
-    for row in read_rows(arguments.rows):
-        if row.id in done:
-            continue
+    rows = [row for row in read_rows(arguments.rows) if row.id not in done]
+    if rows:
+        prepare()
+    for row in rows:
         if time.monotonic() - started > arguments.seconds:
             print(f"no time for {row.id}", flush=True)
             break
         _append(arguments.results, {"id": row.id, "started": True})
         faulthandler.dump_traceback_later(arguments.row_seconds, exit=True)
-        result = _measure(row, arguments.trace)
-        _append(arguments.results, result | _circumstances())
+        result = measure(row, traced=arguments.trace)
         faulthandler.cancel_dump_traceback_later()
+        _append(arguments.results, result | _circumstances())
         print(_line(result), flush=True)
-        if result["left"]["allocated"] > MOST_LEFT_BYTES:
+        if not result["left"] or result["left"]["allocated"] > MOST_LEFT_BYTES:
             sys.exit(TRY_AGAIN)
-
-
-def _measure(row: Any, traced: bool) -> dict[str, Any]:
-    from measure.verify.peers import enter_world
-
-    enter_world(row.world_size, row.rank)
-    from measure.verify.rank import measure
-
-    return measure(row, traced=traced)
 
 
 def _done(results: Path) -> set[str]:
@@ -74,8 +69,6 @@ def _append(results: Path, result: dict[str, Any]) -> None:
 
 
 def _circumstances() -> dict[str, Any]:
-    import torch
-
     return {
         "device": torch.cuda.get_device_name(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -96,7 +89,7 @@ def _line(result: dict[str, Any]) -> str:
         return f"{result['id']} FAILED {result['error'][:300]}"
     sizes = ("steady", "peak_allocated", "peak_reserved", "device_used")
     numbers = " ".join(f"{name} {result[name] / 2**30:.2f}" for name in sizes)
-    left = result["left"]["allocated"] / 2**20
+    left = result["left"]["allocated"] / 2**20 if result["left"] else float("nan")
     return (
         f"{result['id']} {result['parameters']} {numbers} {result['compute_seconds']:.2f} s, "
         f"row {result['row_seconds']} s, left {left:.1f} MiB"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from measure.verify import peers, readings, release, routing, trace
 from measure.verify.row import Row
 
@@ -17,6 +19,22 @@ MOST_LEFT_BYTES = 2**20  # after a row; more means that something was not given 
 LONG_SECONDS = 1.0  # a warm step that takes longer is the last
 
 Result = dict[str, Any]
+
+
+def prepare() -> None:
+    """Do once what would else be counted to the first row: import the stack, and compile the
+    extension by which Megatron-Core shares storages when it recomputes modules.
+
+    It takes a minute, needs ninja and a C++ compiler, and leaves a lock if it is killed, for which
+    later processes wait (megatron-core 0.18.1, tensor_parallel/random.py:65-75).
+    """
+    peers.enter_world(1, 0)
+    from megatron.core.tensor_parallel import random
+
+    from measure.verify import run  # noqa: F401
+
+    if torch.cuda.is_available() and hasattr(random, "_get_share_storage"):
+        random._get_share_storage()
 
 
 def measure(
@@ -30,6 +48,7 @@ def measure(
     result: Result = {"id": row.id}
     started = time.monotonic()
     try:
+        peers.enter_world(row.world_size, row.rank)
         with tempfile.TemporaryDirectory() as folder:
             _measure(row, Path(folder), result, traced, inspect)
         result["ok"] = True
@@ -37,12 +56,21 @@ def measure(
         result |= {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
         result["where"] = traceback.format_exc()[-2500:]
         traceback.clear_frames(error.__traceback__)
+    try:
+        result |= _give_back()
+    except RuntimeError as error:  # after an illegal access CUDA answers nothing more
+        result |= {"left": None, "left_error": str(error)[:500]}
+    return result | {"row_seconds": round(time.monotonic() - started, 1)}
+
+
+def _give_back() -> Result:
+    """What is left of a row on the device, and who holds it where that is much."""
     peers.leave_world()
     release.release()
-    result["left"] = readings.read()
-    if result["left"]["allocated"] > MOST_LEFT_BYTES:
-        result["survivors"] = release.survivors()
-    return result | {"row_seconds": round(time.monotonic() - started, 1)}
+    left = readings.read()
+    if left["allocated"] <= MOST_LEFT_BYTES:
+        return {"left": left}
+    return {"left": left, "survivors": release.survivors()}
 
 
 def _measure(

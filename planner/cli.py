@@ -25,7 +25,7 @@ MOST_PLANS = 1000
 
 app = typer.Typer(
     help="Find the parallel layout that trains a MoE model fastest and fits; write its scripts.",
-    epilog="lint, explain, why-not, compare, verify, calibrate and bench are commands to come.",
+    epilog="lint, explain, why-not, compare, calibrate and bench are commands to come.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -225,6 +225,23 @@ def check(
         modules=tuple(recompute_modules.split(",")) if recompute_modules else None,
         as_json=json,
     )
+
+
+@app.command()
+def verify(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder: it holds run.json.")],
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="Pipeline stage; the fullest when not given.")
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="List the largest tensors at the peak.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Train one rank of a run on this GPU; compare its memory with the plan."""
+    from measure.verify.command import run_verify
+
+    run_verify(run_folder, stage=stage, trace=trace, as_json=json)
 
 
 app.command()(models)

@@ -20,6 +20,7 @@ from planner.messages import (
     setting_rules,
     settings,
     topologies,
+    verify,
 )
 from planner.messages.message import Message
 
@@ -39,6 +40,7 @@ _GROUPS = (
     no_fit,
     rules,
     setting_rules,
+    verify,
 )
 
 MESSAGES: dict[str, Message] = {

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from planner.dialects import CANONICAL_RELEASE, model_hint
 from planner.model_files import resolve_model
 from planner.model_spec import ModelSpec
 from planner.parameters import rank_parameters
@@ -27,6 +28,9 @@ def assert_built_as_counted(
     model, layout = resolve_model(case.model), case.layout
     recipe = load_recipe(workload.tuner_type)
     flags = training_args(model, layout, workload, load_stack(), recipe)
+    hint = model_hint(model.model_type, str(folder), CANONICAL_RELEASE)
+    if hint is not None:
+        flags |= {"model_type": hint.model_type, "template": hint.template}
     if model.vision is not None:  # flash attention is not installed on a CPU
         flags["vit_attn_impl"] = "sdpa"
     a_stage = layout.world_size // layout.pp

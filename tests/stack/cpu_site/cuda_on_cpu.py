@@ -97,6 +97,8 @@ def _answers(device: torch.device) -> dict[str, Any]:
         "stream": lambda *_: nullcontext(),
         "current_stream": _always(NoQueue()),
         "default_stream": _always(NoQueue()),
+        "get_device_name": _always(str(device)),
+        "mem_get_info": _always((0, 0)),
         "memory_stats": _always({}),
         **{name: _always(None) for name in (*nothing, "reset_peak_memory_stats")},
         **{name: _always(0) for name in zero},
@@ -107,6 +109,7 @@ def install(device: str) -> None:
     """Answer for torch.cuda from now on. To be called before megatron-core is imported."""
     for name, answer in _answers(torch.device(device)).items():
         setattr(torch.cuda, name, answer)
+    torch._C._cuda_clearCublasWorkspaces = _always(None)  # type: ignore[attr-defined]  # of CUDA builds only
     torch.cuda.nvtx.range_push = torch.cuda.nvtx.range_pop = lambda *_: None  # type: ignore[assignment]  # replaced on purpose
     CudaMeans(torch.device(device)).__enter__()
 

@@ -1,0 +1,160 @@
+"""Measures a row: builds its rank, trains a few steps, and reads memory at each moment."""
+
+import json
+import statistics
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from measure.verify import peers, readings, release, routing, trace
+from measure.verify.row import Row
+
+TRACED_SECONDS = 1.5  # a step that takes longer is not traced: tracing takes a multiple of it
+MOST_LEFT_BYTES = 2**20  # after a row; more means that something was not given back
+LONG_SECONDS = 1.0  # a warm step that takes longer is the last
+
+Result = dict[str, Any]
+
+
+def prepare() -> None:
+    """Do once what would else be counted to the first row: import the stack, and compile the
+    extension by which Megatron-Core shares storages when it recomputes modules.
+
+    It takes a minute, needs ninja and a C++ compiler, and leaves a lock if it is killed, for which
+    later processes wait (megatron-core 0.18.1, tensor_parallel/random.py:65-75).
+    """
+    peers.enter_world(1, 0)
+    from megatron.core.tensor_parallel import random
+
+    from measure.verify import run  # noqa: F401
+
+    if torch.cuda.is_available() and hasattr(random, "_get_share_storage"):
+        random._get_share_storage()
+
+
+def measure(
+    row: Row, *, traced: bool = False, inspect: Callable[[Any], Any] | None = None
+) -> Result:
+    """What was measured of a row, or its `error`; the device's memory is given back.
+
+    `traced` adds a step whose largest tensors at the peak are listed; `inspect` is asked about the
+    trainer at the end, and its answer kept.
+    """
+    result: Result = {"id": row.id}
+    started = time.monotonic()
+    try:
+        peers.enter_world(row.world_size, row.rank)
+        with tempfile.TemporaryDirectory() as folder:
+            _measure(row, Path(folder), result, traced, inspect)
+        result["ok"] = True
+    except (Exception, SystemExit) as error:  # the next row must go on, whatever happened to this
+        result |= {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
+        result["where"] = traceback.format_exc()[-2500:]
+        traceback.clear_frames(error.__traceback__)
+    try:
+        result |= _give_back()
+    except RuntimeError as error:  # after an illegal access CUDA answers nothing more
+        result |= {"left": None, "left_error": str(error)[:500]}
+    return result | {"row_seconds": round(time.monotonic() - started, 1)}
+
+
+def _give_back() -> Result:
+    """What is left of a row on the device, and who holds it where that is much."""
+    peers.leave_world()
+    release.release()
+    left = readings.read()
+    if left["allocated"] <= MOST_LEFT_BYTES:
+        return {"left": left}
+    return {"left": left, "survivors": release.survivors()}
+
+
+def _measure(
+    row: Row, folder: Path, result: Result, traced: bool, inspect: Callable[[Any], Any] | None
+) -> None:
+    from measure.verify import run  # imports the stack, which must find the fake world
+
+    (folder / "config.json").write_text(json.dumps(row.config), encoding="utf-8")
+    readings.start()
+    result["before"] = readings.read()
+    arguments = run.parse(row, folder)
+    trainer = run.build(arguments)
+    try:
+        _train(row, trainer, result, traced)
+        if inspect:
+            result["inspection"] = inspect(trainer)
+    finally:
+        release.forget_graphs(trainer.unwrapped_models)
+
+
+def _train(row: Row, trainer: Any, result: Result, traced: bool) -> None:
+    from measure.verify import run
+
+    models, arguments = trainer.unwrapped_models, trainer.args
+    routing.heat_experts(models, row.expert_load)
+    tokens = routing.ExpertTokens(models)
+    data = run.feed(row, trainer)
+    result |= {"num_microbatches": arguments.num_microbatches, **_counts(trainer)}
+    result["after_build"] = readings.read()
+    steps = result["steps"] = []
+    while len(steps) < row.steps and (len(steps) < 2 or steps[-1]["seconds"] < LONG_SECONDS):
+        steps.append(_step(trainer, data))
+    result |= _summary(steps)
+    if trainer.config.num_moe_experts:
+        result["expert_tokens"] = tokens.summary(arguments, trainer.config.moe_router_topk)
+    if traced and result["compute_seconds"] < TRACED_SECONDS:
+        result["trace"] = trace.largest_at_peak(lambda: _step(trainer, data))
+
+
+def _step(trainer: Any, data: Any) -> Result:
+    """One step of the trainer, split at the optimizer's."""
+    moments: Result = {}
+    optimizer_step = trainer.optimizer.step
+
+    def step_of_optimizer() -> Any:
+        moments["forward_backward"] = readings.read() | {"seconds": time.monotonic() - started}
+        readings.start()
+        return optimizer_step()
+
+    trainer.optimizer.step = step_of_optimizer
+    readings.start()
+    started = time.monotonic()
+    try:
+        trainer.run_train_step(data, None)
+        moments["optimizer"] = readings.read()
+    finally:
+        trainer.optimizer.step = optimizer_step
+    moments["seconds"] = time.monotonic() - started
+    moments["device_used"] = readings.device_used()
+    return moments
+
+
+def _counts(trainer: Any) -> dict[str, Any]:
+    """Parameters of this rank's chunks, as built: all, trained, and of routed experts."""
+    named = [pair for model in trainer.unwrapped_models for pair in model.named_parameters()]
+    layers = [[layer.layer_number for layer in m.decoder.layers] for m in trainer.unwrapped_models]
+    return {
+        "parameters": sum(p.numel() for _, p in named),
+        "trained_parameters": sum(p.numel() for _, p in named if p.requires_grad),
+        "expert_parameters": sum(p.numel() for name, p in named if ".experts." in name),
+        "layer_numbers": layers,
+    }
+
+
+def _summary(steps: list[Result]) -> dict[str, Any]:
+    """The numbers that predictions are compared with. The first step is cold: it compiles, and the
+    optimizer has no states yet; peaks are those of all steps, as the allocator keeps them."""
+    halves = [step[part] for step in steps for part in ("forward_backward", "optimizer")]
+    return {
+        "steady": steps[-1]["optimizer"]["allocated"],
+        "forward_backward_peak": max(s["forward_backward"]["peak_allocated"] for s in steps),
+        "optimizer_peak": max(step["optimizer"]["peak_allocated"] for step in steps),
+        "peak_allocated": max(half["peak_allocated"] for half in halves),
+        "peak_reserved": max(half["peak_reserved"] for half in halves),
+        "device_used": max(step["device_used"] for step in steps),
+        "compute_seconds": statistics.median(step["seconds"] for step in steps[1:] or steps),
+    }

@@ -1,0 +1,27 @@
+"""`python -m measure.verify` where the CPU answers for torch.cuda; memory is always 0 then."""
+
+import logging
+import os
+import warnings
+
+
+def main() -> None:
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"  # would look for a C compiler
+    warnings.filterwarnings("ignore")
+    import cuda_on_cpu
+    import torch
+
+    torch.set_num_threads(1)
+    cuda_on_cpu.install("cpu")
+    from measure.verify import peers
+
+    peers.enter_world(1, 0)  # before the stack is imported
+    cuda_on_cpu.answer_megatron_core()
+    logging.disable(logging.WARNING)
+    from measure.verify.__main__ import main as verify
+
+    verify()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.architectures import ARCHITECTURES, Architecture
+from planner.architectures.unread import UNREAD
 from planner.config_fields import bad_field, check_multiple, inconsistent, read_fields
 from planner.errors import UsageError
 from planner.model_spec import (
@@ -72,6 +73,9 @@ def model_spec_from_config(config: object, *, name: str, origin: str) -> ModelSp
 def _model_type(config: Fields, origin: str) -> str:
     """The model type, one that is known."""
     model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in UNREAD:
+        why = UNREAD[model_type]
+        raise UsageError("config.unread", origin=origin, model_type=model_type, why=why)
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UsageError(
             "config.unknown_architecture",

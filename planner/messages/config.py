@@ -10,6 +10,10 @@ MESSAGES: dict[str, Message] = {
     "config.unknown_architecture": Message(
         "{origin}: model type {model_type} is not known", "{suggestion}"
     ),
+    "config.unread": Message(
+        "{origin}: model type {model_type} cannot be planned, though ms-swift trains it: {why}",
+        "`plan models` lists the types that are read",
+    ),
     "config.unknown_field": Message(
         "{origin}: field {field} = {value} is not known for {model_type}; "
         "it may change the number of parameters",

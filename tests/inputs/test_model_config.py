@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from planner.architectures import ARCHITECTURES
 from planner.architectures.rules import IRRELEVANT, Anything, Required
+from planner.architectures.unread import UNREAD
 from planner.errors import UsageError
 from planner.model_config import model_spec_from_config
 from planner.model_spec import GroupedQueryAttention, ModelSpec, MultiLatentAttention
@@ -187,6 +188,16 @@ def test_an_unknown_architecture_is_told_with_the_known_ones() -> None:
     fix = refusal({"model_type": "hyena-9"}).fix
 
     assert [name for name in ARCHITECTURES if name not in fix] == []
+
+
+@pytest.mark.parametrize("model_type", UNREAD)
+def test_a_type_that_ms_swift_trains_and_nobody_reads_here_is_refused_by_name(
+    model_type: str,
+) -> None:
+    error = refusal({"model_type": model_type, "hidden_size": 64})
+
+    assert error.message_id == "config.unread"
+    assert model_type in error.message and UNREAD[model_type] in error.message
 
 
 @pytest.mark.parametrize("config", [[], None, "config", 3])

@@ -4,6 +4,7 @@ from typing import Any
 
 from mcore_bridge.config.model_config import moe_freq_type
 from mcore_bridge.config.parser import hf_to_mcore_config
+from mcore_bridge.model.register import MODEL_MAPPING
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 # Types whose own configuration class is that of another type.
@@ -36,6 +37,11 @@ def of_config(config: dict[str, Any]) -> dict[str, Any] | None:
         "dense_ffn_hidden_size": 0 if all(moe_layers) else parsed["ffn_hidden_size"],
         "moe": _experts(parsed),
     }
+
+
+def model_types() -> list[str]:
+    """Return the types of config.json that mcore-bridge has a loader for."""
+    return sorted({each for meta in MODEL_MAPPING.values() for each in meta.model_types})
 
 
 def _hugging_face(config: dict[str, Any]) -> PreTrainedConfig:

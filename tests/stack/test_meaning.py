@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from planner.architectures import ARCHITECTURES
 from planner.architectures.rules import IRRELEVANT
+from planner.architectures.unread import UNREAD
 from planner.errors import UsageError
 from stack.real_stack import RealStack
 from tests.inputs.configs import ALL, IDS, meaning, spoiled_configs
@@ -25,6 +26,15 @@ TRAINABLE = {
 @pytest.mark.parametrize("config", TRAINABLE.values(), ids=TRAINABLE)
 def test_real_configs_mean_the_same(stack: RealStack, config: dict[str, Any]) -> None:
     assert stack.call("meaning", config=config) == meaning(config)
+
+
+def test_every_type_that_the_stack_trains_is_read_or_refused_by_name(stack: RealStack) -> None:
+    registered = set(stack.call("model_types"))
+    trained = {name for name, each in ARCHITECTURES.items() if each.not_trained is None}
+
+    assert registered <= set(ARCHITECTURES) | set(UNREAD)
+    assert trained <= registered
+    assert not set(ARCHITECTURES) & set(UNREAD)
 
 
 @st.composite

@@ -37,6 +37,7 @@ def _load() -> dict[str, Any]:
     return {
         "version": lambda: megatron.core.__version__.split("+")[0],
         "meaning": meaning.of_config,
+        "model_types": meaning.model_types,
         "rank_groups": fake_world.rank_groups,
         "options": arguments.options,
         "package_folder": arguments.package_folder,

@@ -1,4 +1,4 @@
-"""Writes memory.md, constraints.md and stacks.md beside this file from the planner's tables.
+"""Writes memory.md, constraints.md, settings.md and stacks.md from the planner's tables.
 
     python docs/generate.py
 
@@ -14,13 +14,15 @@ from pathlib import Path
 
 from planner import activations, memory
 from planner.activations import SAVED
-from planner.constraints import NEVER, RULES, Rule, Version
+from planner.constraints import RULES
 from planner.detection import CAPABILITIES, Capability
 from planner.flag_history import ChangedDefault, Renamed, new_flags, old_flags
 from planner.memory import TERMS, Moment
 from planner.messages import MESSAGES
 from planner.old_flags import REMOVED_SINCE, hint
 from planner.releases import Range, releases
+from planner.rule import NEVER, Rule, Version
+from planner.setting_table import Flag, Kind, Spec, setting_table, word_of
 from planner.stack import DEFAULT_STACK, FIELDS, Stack, known_stacks, load_stack
 from planner.units import GIB
 from planner.verdict import ASSUMED_MARGIN_FRACTION
@@ -85,17 +87,41 @@ layers keep no inputs; `dropped(x)` is a dropout's output and its mask, 3 bytes 
 CONSTRAINTS = """\
 # Constraints
 
-Written by `docs/generate.py` from `planner/constraints.py` and `planner/messages.py`. tests/stack
-holds every rule against the real packages, in both directions.
+Written by `docs/generate.py` from `planner/constraints.py`, `planner/setting_rules.py` and
+`planner/messages`. tests/stack holds every rule against the real packages, in both directions.
 
 An *illegal* layout does not run, or does not do what its arguments say. *Forgotten* rules are those
 that the stack itself does not check: it loses layers, fails in the first step or ignores the
 setting. *Placement* is a choice: `--placement any` allows it. `plan check` still evaluates a layout
-that breaks only rules marked *evaluated*.
+that breaks only rules marked *evaluated*. *Engine* rules are those of Transformer Engine and of
+GPUs, read in its source: no machine without a GPU can show them.
 
 {rules}
 """
 
+
+KINDS = {
+    Kind.SETTING: "`--set` sets it, and memory, time or rules know what it does",
+    Kind.RECIPE: "a recipe says it; `--set` wins",
+    Kind.PLANNED: "the planner chooses or derives it",
+    Kind.SITE: "said when scripts are written",
+    Kind.FREE: "`--set` hands it on unchanged",
+    Kind.REFUSED: "`--set` refuses it",
+}
+
+SETTINGS = """\
+# Settings
+
+Written by `docs/generate.py` from `planner/data/settings.yaml`: every argument of `megatron sft` of
+ms-swift 4.6.0, and what becomes of it. tests/stack holds the list against the release.
+
+`plan` and `plan check` take `--set NAME=VALUE`, as often as you like; values of a list stand with
+commas between them. What is set goes into run.json and the scripts under its own name. What would
+change memory or legality in a way that is not modelled is refused, with the reason; nothing is
+ignored.
+
+{kinds}
+"""
 
 STACKS = f"""\
 # Stacks
@@ -166,6 +192,34 @@ def memory_page() -> str:
         terms=_table(("term", "column", "at", "bytes", "source"), map(_term, TERMS)),
         saved=_table(("tensor", "layers", "bytes", "given up by", "source"), map(_saved, SAVED)),
     )
+
+
+def settings_page() -> str:
+    """The text of settings.md."""
+    return SETTINGS.format(kinds="\n\n".join(map(_kind, KINDS)))
+
+
+def _kind(kind: Kind) -> str:
+    flags = [flag for flag in setting_table().values() if flag.kind is kind]
+    rows = _table(("argument", "values", "why"), map(_setting, flags))
+    return f"## {kind.value}: {KINDS[kind]}\n\n{rows}"
+
+
+def _setting(flag: Flag) -> tuple[str, ...]:
+    if flag.spec is None:
+        why = "; ".join(filter(None, [flag.why, flag.instead]))
+        return _code(flag.name), "", why
+    return _code(flag.name), _values(flag.spec), flag.why
+
+
+def _values(spec: Spec) -> str:
+    words = [", ".join(map(word_of, spec.choices)) or spec.type]
+    bounds = (("at least", spec.least), ("above", spec.above), ("at most", spec.most))
+    words += [f"{word} {bound}" for word, bound in bounds if bound is not None]
+    words += [f"below {spec.below}"] if spec.below is not None else []
+    words += [f"not {value}: {why}" for value, why in spec.refused.items()]
+    words += [f"needs {spec.needs}"] if spec.needs else []
+    return "; ".join(words)
 
 
 def constraints_page() -> str:
@@ -326,6 +380,7 @@ def _line(cells: tuple[str, ...]) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "memory.md": memory_page,
     "constraints.md": constraints_page,
+    "settings.md": settings_page,
     "stacks.md": stacks_page,
 }
 

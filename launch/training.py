@@ -9,7 +9,7 @@ from launch.arguments import Folders, train_args
 from launch.text import comment, fill, shell_words, yaml_value
 from planner.dialects import Dialect, load_dialect, translate, words
 from planner.run import Load, Run
-from planner.swift_args import NOTES, SECTIONS, ArgValue
+from planner.swift_args import NOTES, ArgValue, sections
 
 TEMPLATES = Path(__file__).parent / "templates"
 NOT_CONVERTED = """[[ -e {tracker} ]] ||
@@ -40,6 +40,7 @@ def train_sh(run: Run) -> str:
     return fill(
         TEMPLATES / "train.sh",
         title=title(run),
+        task=run.task,
         world_size=run.plan.layout.world_size,
         gpus_per_node=run.machines.gpus_per_node,
         flags_note=(
@@ -66,7 +67,7 @@ def train_yaml(run: Run) -> str | None:
     dialect = load_dialect(run.stack.dialect)
     if dialect.arguments_file == "none":
         return None
-    lines = [f"# {title(run)}", "# Read by train.sh: megatron sft train.yaml"]
+    lines = [f"# {title(run)}", f"# Read by train.sh: megatron {run.task} train.yaml"]
     for heading, arguments in _sections(run, dialect):
         lines += ["", f"# {heading}"]
         for argument in arguments:
@@ -76,7 +77,7 @@ def train_yaml(run: Run) -> str | None:
 
 
 def _arguments(run: Run, dialect: Dialect) -> str:
-    """The words after `megatron sft` in train.sh, a line each."""
+    """The words after the command in train.sh, a line each."""
     if dialect.arguments_file == "first":
         return "  train.yaml"
     lines = []
@@ -90,16 +91,15 @@ def _arguments(run: Run, dialect: Dialect) -> str:
 
 
 def _sections(run: Run, dialect: Dialect) -> Iterator[tuple[str, list[_Argument]]]:
-    """Headings of `SECTIONS` with the release's flags; empty ones are left out."""
+    """Headings with the release's flags; empty ones are left out."""
     args = train_args(run)
-    for heading, flags in SECTIONS.items():
+    for heading, flags in sections(args).items():
         arguments = []
         for canonical in flags:
-            if canonical in args:
-                translated = translate({canonical: args[canonical]}, dialect)
-                note = run.recipe.reasons.get(canonical) or NOTES.get(canonical, "")
-                arguments += [
-                    _Argument(flag, value, comment(note)) for flag, value in translated.items()
-                ]
+            translated = translate({canonical: args[canonical]}, dialect)
+            note = run.recipe.reasons.get(canonical) or NOTES.get(canonical, "")
+            arguments += [
+                _Argument(flag, value, comment(note)) for flag, value in translated.items()
+            ]
         if arguments:
             yield heading, arguments

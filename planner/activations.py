@@ -45,6 +45,7 @@ class LayerShape:
     latent: MultiLatentAttention | None
     dispatches: bool  # whether tokens leave the rank
     lora: bool
+    fp8_input_bytes: float | None = None  # of a quantized input's element; None: it stays bf16
 
     @property
     def keys_and_values(self) -> int:
@@ -122,6 +123,12 @@ SAVED: tuple[SavedTensor, ...] = (
         "mla",
         lambda s: s.tokens * (s.key_value * BF16 + s.heads * FP32),
         "te/cpp_extensions/fused_attn.py:307: output and log-sum-exp",
+    ),
+    SavedTensor(
+        "attention_output_in_fp8",
+        "any",
+        lambda s: s.tokens * _attention_output(s) * (s.fp8_input_bytes or 0),
+        "te/module/linear.py: the quantized input of linear_proj, beside what attention keeps",
     ),
     SavedTensor(
         "attention_residual",
@@ -235,11 +242,19 @@ def _latent_elements(shape: LayerShape) -> int:
     return queries + 3 * latent.kv_lora_rank + latent.qk_rope_head_dim
 
 
+def _attention_output(shape: LayerShape) -> int:
+    """Elements a token of the attention's output."""
+    return shape.query if shape.latent is None else shape.key_value
+
+
 def _of_trained(shape: LayerShape, size: float) -> float:
     """Bytes of the input of a linear layer, kept for its weight's gradient: not under LoRA.
 
-    A frozen weight has no gradient; the adapter keeps its own input, after dropout.
+    A frozen weight has no gradient; the adapter keeps its own input, after dropout. In fp8 the
+    input is kept quantized, in one direction (te/module/grouped_linear.py:218).
     """
+    if shape.fp8_input_bytes is not None:
+        size *= shape.fp8_input_bytes / BF16
     return 0 if shape.lora else size
 
 
@@ -339,6 +354,7 @@ def layer_shape(
     etp: int,
     imbalance: float,
     lora: bool,
+    fp8_input_bytes: float | None = None,
 ) -> LayerShape:
     """Sizes of a layer on a rank; `imbalance` is the busiest expert rank's load over the mean."""
     attention, moe = model.attention, model.moe
@@ -373,4 +389,5 @@ def layer_shape(
         latent=latent,
         dispatches=ep * etp > 1,
         lora=lora,
+        fp8_input_bytes=fp8_input_bytes,
     )

@@ -7,8 +7,11 @@ from planner.collectives import assumed_family
 from planner.efficiency import efficiency_assumptions
 from planner.host_memory import ASSUMED_PROCESS_BYTES
 from planner.memory import ASSUMED_NCCL_BYTES
+from planner.offload import ASSUMED_HOST_BYTES_PER_SECOND, ASSUMED_PCIE_FRACTION
+from planner.precision import ASSUMED_PINNED_ROUNDING
 from planner.problem import Problem
 from planner.releases import out_of_range
+from planner.settings import Settings
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 
 # The defaults of the command line: id, unit and what to know about it.
@@ -116,8 +119,40 @@ def _stack(problem: Problem) -> Iterator[Assumption]:
         )
 
 
+def _of_settings(settings: Settings) -> Iterator[Assumption]:
+    """What nobody measured of the settings."""
+    if settings.fp8_format is not None:
+        yield Assumption(
+            id="memory.fp8",
+            value=settings.fp8_recipe,
+            unit="",
+            source="read off the source of Transformer Engine 2.12, not measured; times are those "
+            "of bf16",
+        )
+    if settings.optimizer_cpu_offload:
+        yield Assumption(
+            id="memory.pinned",
+            value=ASSUMED_PINNED_ROUNDING,
+            unit="of what is pinned",
+            source="torch rounds pinned tensors up to a power of two",
+        )
+        yield Assumption(
+            id="offload.pcie",
+            value=ASSUMED_PCIE_FRACTION,
+            unit="fraction of the link",
+            source="copies of pinned tensors, not measured",
+        )
+        yield Assumption(
+            id="offload.host",
+            value=ASSUMED_HOST_BYTES_PER_SECOND,
+            unit="bytes/s",
+            source="a rank's share of the node's memory under Adam, not measured",
+        )
+
+
 def _guesses(problem: Problem) -> Iterator[Assumption]:
     cluster = problem.cluster
+    yield from _of_settings(problem.settings)
     yield from cluster.assumptions
     for family in dict.fromkeys(link.efficiency for link in cluster.links.values()):
         source = assumed_family(family)

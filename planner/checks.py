@@ -11,13 +11,14 @@ from planner.cluster import NVLINK
 from planner.grids import Grids
 from planner.model_spec import GroupedQueryAttention
 from planner.placement import place_group
+from planner.precision import fp8_recipe
 from planner.problem import Problem, Sizes
 from planner.workload import Placement, TunerType
 
 Values = dict[str, Any]
 
 
-def _largest_divisor(total: int, most: int) -> int:
+def largest_divisor(total: int, most: int) -> int:
     """The largest divisor of `total` up to `most`."""
     return next(size for size in range(min(total, most), 0, -1) if total % size == 0)
 
@@ -45,7 +46,7 @@ def _world(sizes: Sizes, divisor: int, **factors: int) -> Values | None:
         **factors,
         "pp": sizes.pp,
         "divisor": divisor,
-        "nearest": _largest_divisor(world, divisor),
+        "nearest": largest_divisor(world, divisor),
         "nearest_world": _nearest_multiple(world, divisor),
     }
 
@@ -67,7 +68,7 @@ def _tp(problem: Problem, sizes: Sizes, **values: int) -> Values:
         model.dense_ffn_hidden_size,
         shared,
     )
-    return {**values, "tp": sizes.tp, "nearest": _largest_divisor(shared_by_all, sizes.tp)}
+    return {**values, "tp": sizes.tp, "nearest": largest_divisor(shared_by_all, sizes.tp)}
 
 
 def _query_groups(problem: Problem) -> int:
@@ -128,7 +129,7 @@ def experts_ep(problem: Problem, sizes: Sizes) -> Values | None:
     if moe is None or moe.num_experts % sizes.ep == 0:
         return None
     fitting = gcd(moe.num_experts, max(1, sizes.world_size // (sizes.etp * sizes.pp)))
-    nearest = _largest_divisor(fitting, sizes.ep)
+    nearest = largest_divisor(fitting, sizes.ep)
     return {"experts": moe.num_experts, "ep": sizes.ep, "nearest": nearest}
 
 
@@ -138,13 +139,16 @@ def expert_ffn_etp(problem: Problem, sizes: Sizes) -> Values | None:
     if moe is None or moe.ffn_hidden_size % sizes.etp == 0:
         return None
     fitting = gcd(moe.ffn_hidden_size, max(1, sizes.world_size // (sizes.ep * sizes.pp)))
-    nearest = _largest_divisor(fitting, sizes.etp)
+    nearest = largest_divisor(fitting, sizes.etp)
     return {"size": moe.ffn_hidden_size, "etp": sizes.etp, "nearest": nearest}
 
 
 def sequence_shards(problem: Problem, sizes: Sizes) -> Values | None:
-    """TP and CP divide the sequence."""
+    """TP and CP divide the sequence, and what a rank gets is a multiple of an fp8 block."""
+    recipe = fp8_recipe(problem.settings)
     halves = 2 if sizes.cp > 1 else 1  # with CP a rank has a piece of either half
+    if recipe is not None:
+        halves = recipe.tokens
     divisor = sizes.tp * halves * sizes.cp
     length = problem.workload.seq_length
     if length % divisor == 0:
@@ -163,7 +167,7 @@ def layers(problem: Problem, sizes: Sizes) -> Values | None:
     """Every chunk has a layer."""
     chunks = sizes.pp * sizes.vpp
     layers = problem.model.num_layers
-    if layers >= chunks:
+    if layers >= chunks or problem.settings.names_split:  # which rules of its own hold
         return None
     return {"layers": layers, "pp": sizes.pp, "vpp": sizes.vpp, "chunks": chunks}
 
@@ -202,15 +206,22 @@ def batch(problem: Problem, sizes: Sizes) -> Values | None:
 
 
 def vpp_microbatches(problem: Problem, sizes: Sizes) -> Values | None:
-    """With interleaving the pipeline depth divides the microbatches."""
+    """With interleaving groups of at least pp microbatches fill a step, the last one too."""
     if sizes.vpp == 1:
         return None
+    group = problem.settings.microbatch_group_size_per_vp_stage or sizes.pp
     total, step = problem.workload.global_batch_size, sizes.micro_batch_size * sizes.dp
     microbatches = total // step
-    if microbatches >= sizes.pp and microbatches % sizes.pp == 0:
+    left = microbatches % group
+    if sizes.pp <= group <= microbatches and (left == 0 or left >= sizes.pp):
         return None
-    nearest = _nearest_multiple(total, step * sizes.pp)
-    return {"microbatches": microbatches, "pp": sizes.pp, "vpp": sizes.vpp, "nearest": nearest}
+    return {
+        "microbatches": microbatches,
+        "group": group,
+        "pp": sizes.pp,
+        "vpp": sizes.vpp,
+        "nearest": _nearest_multiple(total, step * max(group, sizes.pp)),
+    }
 
 
 def recompute_modules(problem: Problem, sizes: Sizes) -> Values | None:
@@ -287,7 +298,7 @@ def _inside_nvlink(problem: Problem, sizes: Sizes, group: str, size: int) -> Val
         return None
     domain = problem.cluster.nvlink_domain_size
     shared = gcd(domain, size)
-    nearest = shared if shared > 1 else _largest_divisor(domain, size)
+    nearest = shared if shared > 1 else largest_divisor(domain, size)
     absent = problem.cluster.nvlink_bandwidth_bytes_per_second is None
     told = f"{domain} (these hosts have none)" if absent else domain
     return {"size": size, "domain": told, "nearest": nearest}

@@ -17,7 +17,7 @@ from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
 from planner.stack_commands import stack_app
 from planner.topology_cli import app as topology_app
-from planner.workload import Placement, TunerType
+from planner.workload import Placement, Task, TunerType
 
 Value = TypeVar("Value")
 
@@ -50,6 +50,11 @@ Documents = Annotated[
     int | None, typer.Option("--mean-document-tokens", help="Mean document inside a pack.")
 ]
 Mtp = Annotated[int | None, typer.Option("--mtp-num-layers", help="MTP layers to train.")]
+TaskName = Annotated[Task | None, typer.Option("--task", help="sft, or pt: go on pretraining.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="An argument of megatron sft; repeatable."),
+]
 Place = Annotated[Placement | None, typer.Option("--placement", help="nvlink: TP and EP in it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Download = Annotated[bool, typer.Option("--allow-download", help="Fetch an unknown config.json.")]
@@ -97,6 +102,8 @@ def search_command(
     mean_document_tokens: Documents = None,
     mtp_num_layers: Mtp = None,
     placement: Place = None,
+    task: TaskName = None,
+    settings: Set = None,
     top: Annotated[int, typer.Option(help="Plans to show.")] = 5,
     json: AsJson = False,
     allow_download: Download = False,
@@ -130,6 +137,8 @@ def search_command(
         mean_document_tokens=mean_document_tokens,
         mtp_num_layers=mtp_num_layers,
         placement=placement,
+        task=task,
+        settings=tuple(settings) if settings else None,
     )
     scripts = None
     if output_dir is not None:
@@ -176,6 +185,8 @@ def check(
     mean_document_tokens: Documents = None,
     mtp_num_layers: Mtp = None,
     placement: Place = None,
+    task: TaskName = None,
+    settings: Set = None,
     json: AsJson = False,
     allow_download: Download = False,
 ) -> None:
@@ -204,6 +215,8 @@ def check(
         mean_document_tokens=mean_document_tokens,
         mtp_num_layers=mtp_num_layers,
         placement=placement,
+        task=task,
+        settings=tuple(settings) if settings else None,
     )
     run_check(
         to_problem(request, DEFAULT_RECIPE, _downloader(allow_download)),

@@ -16,6 +16,7 @@ from planner.evaluate import Evaluator
 from planner.inputs import check_mtp, check_range
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.model_spec import ModelSpec
+from planner.pipeline_layout import layout_chunks
 from planner.plan import Plan
 from planner.planning import check_plan, make_plan
 from planner.problem import Problem, Sizes
@@ -105,7 +106,7 @@ def run_check(
         ep=sizes["ep"],
         etp=sizes["etp"],
         cp=sizes["cp"],
-        vpp=sizes["vpp"],
+        vpp=_virtual_stages(problem, sizes),
     )
     named = replace(named, split=_split(evaluator, named))
     named = replace(named, recompute=_named_recompute(evaluator, named, modules))
@@ -126,9 +127,19 @@ def _check_recompute(problem: Problem) -> None:
         )
 
 
+def _virtual_stages(problem: Problem, sizes: dict[str, int]) -> int:
+    """As given; of a layout string, what its chunks leave for the stages, as ms-swift has it."""
+    layout = problem.settings.pipeline_model_parallel_layout
+    if layout is None or sizes["vpp"] > 1:
+        return sizes["vpp"]
+    return max(1, len(layout_chunks(layout)) // sizes["pp"])
+
+
 def _split(evaluator: Evaluator, sizes: Sizes) -> PipelineSplit:
-    """As Megatron-Core reads the sizes: even; solved where the layers do not divide."""
+    """As Megatron-Core reads the sizes: named, or even; solved where the layers do not divide."""
     layers = evaluator.problem.model.num_layers
+    if evaluator.problem.settings.names_split:
+        return evaluator.split(sizes.pp, sizes.vpp) or _one_layer_each(layers, sizes)
     found = even_split(layers, sizes.pp, sizes.vpp) or evaluator.split(sizes.pp, sizes.vpp)
     return found or _one_layer_each(layers, sizes)
 
@@ -212,6 +223,7 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
         ),
         stack=problem.stack,
         load=scripts.load,
+        task=problem.workload.task,
     )
     return [scripts.output_dir / name for name in write_run_folder(run, scripts.output_dir)]
 

@@ -5,51 +5,10 @@ the first forward pass, or does nothing with the setting (`forgotten=True`). tes
 rule against the real packages, in both directions.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 from planner import checks
-from planner.checks import Values
 from planner.problem import Problem, Sizes
-
-Version = tuple[int, int, int]
-NEVER: Version = (99, 0, 0)
-
-Check = Callable[[Problem, Sizes], Values | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`check` returns the values of the message `rule.<id>` when the rule is broken, else None.
-
-    `level` is the deepest size that it reads, so that a search can refuse a whole subtree at once.
-    Holds for megatron-core releases from `since` up to, not including, `until`. A layout that
-    breaks an `evaluable` rule still has a memory and a time.
-    """
-
-    id: str
-    level: str  # grid | pipeline | batch | recompute
-    check: Check
-    source: str
-    kind: str = "illegal"  # illegal | placement
-    since: Version = (0, 0, 0)
-    until: Version = NEVER
-    forgotten: bool = False
-    evaluable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken rule with the values that show it."""
-
-    rule: Rule
-    values: Values = field(hash=False)
-
-    @property
-    def message_id(self) -> str:
-        """Id of its sentence in `planner.messages`."""
-        return f"rule.{self.rule.id}"
-
+from planner.rule import Rule, Violation
+from planner.setting_rules import SETTING_RULES
 
 # The lines are those of 0.16.1. Conditions are the same from 0.15.3 to 0.19.2 where a rule names no
 # release; tests/stack/test_rule_sources.py reads them there.
@@ -59,7 +18,7 @@ _CONFIG = f"{_CORE}/transformer/transformer_config.py"
 _TE = f"{_CORE}/extensions/transformer_engine.py"
 _SWIFT = "ms-swift 4.6.0, swift/megatron"
 
-RULES: tuple[Rule, ...] = (
+_PLANNED: tuple[Rule, ...] = (
     Rule("world_dense", "grid", checks.world_dense, f"{_CORE}/parallel_state.py:741"),
     Rule("world_expert", "grid", checks.world_expert, f"{_CORE}/parallel_state.py:793"),
     Rule("heads_tp", "grid", checks.heads_tp, f"{_CONFIG}:925"),
@@ -168,6 +127,11 @@ RULES: tuple[Rule, ...] = (
 )
 
 LEVELS = ("grid", "pipeline", "batch", "recompute")
+
+# In the order of the search: a layout is counted under the first rule that it breaks.
+RULES: tuple[Rule, ...] = tuple(
+    sorted((*_PLANNED, *SETTING_RULES), key=lambda rule: LEVELS.index(rule.level))
+)
 
 
 def rules_for(problem: Problem, level: str | None = None) -> tuple[Rule, ...]:

@@ -13,21 +13,31 @@ from planner.compute import Compute
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
-from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
-from planner.memory import Moment, StageMemory, StageShape, device_used, level_bytes, stage_memory
-from planner.parameters import RankParameters, rank_parameters
-from planner.parts import layer_parts
+from planner.layout import Layout, PipelineSplit, Recompute
+from planner.memory import (
+    Moment,
+    StageMemory,
+    StageShape,
+    device_used,
+    level_bytes,
+    shard_elements,
+    stage_memory,
+)
+from planner.named_split import named_split
+from planner.offload import offload_seconds
+from planner.parameters import RankParameters, linear_elements, rank_parameters
 from planner.placement import GroupPlacement, place
+from planner.precision import fp8_copy_bytes, state_bytes
 from planner.problem import Problem
 from planner.schedule import in_flight_microbatches, pipeline_seconds
 from planner.split import SplitCosts, split_layers
+from planner.split_costs import split_costs
 from planner.split_view import SplitView, StageCounts
 from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
 
 # When a stage may be at its fullest. Only the last stage has a loss; the optimizer step needs no
-# more than the layers do (tests hold it).
-_DECISIVE = (Moment.LAYER, Moment.LOSS)
-_DECISIVE_BEFORE_LAST = (Moment.LAYER,)
+# more than the layers do (tests hold it), unless it widens its states.
+_RUNNING = (Moment.LAYER, Moment.LOSS)
 
 
 class Evaluator:
@@ -45,6 +55,8 @@ class Evaluator:
         self.overlap = Overlap(
             problem.recipe.overlap_grad_reduce, problem.recipe.overlap_param_gather
         )
+        self.states = state_bytes(problem.settings)
+        self.decisive = (*_RUNNING, Moment.OPTIMIZER) if self.states.widened else _RUNNING
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
@@ -65,12 +77,19 @@ class Evaluator:
         return self.pipeline(sizes, layout.split).batch(layout.micro_batch_size)
 
     def split(self, num_stages: int, num_virtual_stages: int) -> PipelineSplit | None:
-        """The best split of the layers, solved once for each pair of sizes."""
+        """The best split of the layers, solved once for each pair of sizes, or the one named."""
         key = (num_stages, num_virtual_stages)
         if key not in self._splits:
-            self._costs = self._costs or self._split_costs()
-            self._splits[key] = split_layers(self._costs, num_stages, num_virtual_stages)
+            self._splits[key] = self._solve(num_stages, num_virtual_stages)
         return self._splits[key]
+
+    def _solve(self, num_stages: int, num_virtual_stages: int) -> PipelineSplit | None:
+        settings = self.problem.settings
+        if settings.names_split:
+            layers = self.problem.model.num_layers
+            return named_split(settings, layers, num_stages, num_virtual_stages)
+        self._costs = self._costs or split_costs(self)
+        return split_layers(self._costs, num_stages, num_virtual_stages)
 
     def split_view(self, split: PipelineSplit) -> "SplitView":
         """Layer counts of a split."""
@@ -87,40 +106,6 @@ class Evaluator:
             self._groups[sizes] = place(self.problem.cluster, grids)
         return self._groups[sizes]
 
-    def _split_costs(self) -> SplitCosts:
-        """Costs of layers without parallelism: only their ratios matter to the split."""
-        model, workload = self.problem.model, self.problem.workload
-        alone: GridSizes = (1, 1, 1, 1, 1)
-        kinds = model.layer_kinds
-        communication = Communication(self.problem.cluster, self.groups(alone))
-        views = self.layers.layers(alone, 1, communication).views
-        seconds = {
-            kind: view.seconds.forward + view.seconds.backward for kind, view in views.items()
-        }
-        kept = {
-            kind: view.activations(NO_RECOMPUTE, full=False).saved for kind, view in views.items()
-        }
-        static = {
-            kind: _STATIC_BYTES * sum(part.elements for part in layer_parts(model, kind))
-            for kind in views
-        }
-        head = self.compute.head(workload.seq_length, 1)
-        table = model.vocab_size * model.hidden_size * _STATIC_BYTES
-        mtp, last = workload.mtp_num_layers, model.mtp_kind
-        return SplitCosts(
-            layer_seconds=tuple(seconds[kind] for kind in kinds),
-            first_seconds=0.0,
-            last_seconds=(1 + mtp) * (head.forward + head.backward) + mtp * seconds[last],
-            layer_static_bytes=tuple(static[kind] for kind in kinds),
-            layer_activation_bytes=tuple(kept[kind] for kind in kinds),
-            first_bytes=table,
-            last_bytes=table + mtp * static[last],
-        )
-
-
-# bf16 weights, fp32 gradients and, whole, Adam's three fp32 states.
-_STATIC_BYTES = 2 + 4 + 12
-
 
 class GridView:
     """A grid with so many layers on every stage: parameters and what follows from them."""
@@ -136,10 +121,10 @@ class GridView:
         layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
         self.shapes = [self._shape(layout, stage) for stage in range(pp)]
         self.static_bytes = [
-            {moment: level_bytes(shape, "pipeline", moment) for moment in _DECISIVE}
+            {moment: level_bytes(shape, "pipeline", moment) for moment in evaluator.decisive}
             for shape in self.shapes
         ]
-        self.once = [self._once(shape.parameters) for shape in self.shapes]
+        self.once = [self._once(shape) for shape in self.shapes]
         self._batches: dict[int, GridBatch] = {}
 
     def num_microbatches(self, micro_batch_size: int) -> int:
@@ -154,10 +139,15 @@ class GridView:
 
     def _shape(self, layout: Layout, stage: int) -> StageShape:
         model, workload = self.problem.model, self.problem.workload
+        copies, states = fp8_copy_bytes(self.problem.settings), self.evaluator.states
+        linear = linear_elements(model, layout, workload, stage) if copies else 0
+        sharded = self.problem.settings.use_distributed_optimizer
         return StageShape(
             parameters=rank_parameters(model, layout, workload, stage),
-            dense_shards=layout.dp * layout.cp,
-            expert_shards=layout.edp,
+            states=states,
+            weight_copy_bytes=linear * copies,
+            dense_shards=layout.dp * layout.cp if sharded else 1,
+            expert_shards=layout.edp if sharded else 1,
             hidden=model.hidden_size,
             vocabulary=-(-model.vocab_size // layout.tp),
             is_last=stage == layout.pp - 1,
@@ -167,15 +157,22 @@ class GridView:
             has_experts=model.is_moe,
         )
 
-    def _once(self, parameters: RankParameters) -> StageSeconds:
-        compute = self.evaluator.compute
-        reduce, gather = self.communication.data_parallel(parameters)
-        shards = parameters.trainable_dense / (self.dp * self.sizes[1])
-        shards += parameters.trainable_expert / self.edp
+    def _once(self, shape: StageShape) -> StageSeconds:
+        parameters = shape.parameters
+        compute, states = self.evaluator.compute, self.evaluator.states
+        reduce, gather = self.communication.data_parallel(
+            parameters,
+            gradient_bytes=states.gradient,
+            sharded=self.problem.settings.use_distributed_optimizer,
+        )
+        shards = shard_elements(shape)
+        away = self.problem.settings.offloaded_fraction
+        optimizer = compute.optimizer(shards * (1 - away))
+        optimizer += offload_seconds(shards, away, states, self.problem.cluster.gpu)
         return StageSeconds(
             reduce_gradients=reduce,
             gather_parameters=gather,
-            optimizer=compute.optimizer(shards),
+            optimizer=optimizer,
             other=compute.gradient_housekeeping(parameters.trainable),
         )
 
@@ -199,7 +196,7 @@ class GridBatch:
         self.grid = grid
         self.num_microbatches = grid.num_microbatches(micro_batch_size)
         self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
-        self.skewed = workload.routing_imbalance != 1.0 and grid.problem.model.is_moe
+        self.skewed = any(view.imbalanced is not view.shape for view in self.layers.views.values())
         stages = range(len(grid.shapes))
         self.shapes = [self._shape(split.layers_by_stage, each, self.skewed) for each in stages]
         self.balanced = self.shapes
@@ -208,7 +205,8 @@ class GridBatch:
         self.decided_bytes = [
             [
                 (moment, grid.static_bytes[stage][moment] + level_bytes(shape, "batch", moment))
-                for moment in (_DECISIVE if shape.is_last else _DECISIVE_BEFORE_LAST)
+                for moment in evaluator.decisive
+                if shape.is_last or moment is not Moment.LOSS
             ]
             for stage, shape in enumerate(self.shapes)
         ]
@@ -276,8 +274,9 @@ class PipelineView:
         """Whether there are enough microbatches for one more to leave memory as it is."""
         stages, virtual = self.split.split.num_stages, self.split.split.num_virtual_stages
         number = self.grid.num_microbatches(micro_batch_size)
+        group = self.grid.problem.settings.microbatch_group_size_per_vp_stage
         kept, with_more = (
-            in_flight_microbatches(stages, virtual, each, 0) for each in (number, number + 1)
+            in_flight_microbatches(stages, virtual, each, 0, group) for each in (number, number + 1)
         )
         return kept == with_more
 
@@ -300,6 +299,7 @@ class BatchView:
                 split.split.num_virtual_stages,
                 self.num_microbatches,
                 stage,
+                batch.grid.problem.settings.microbatch_group_size_per_vp_stage,
             )
             for stage in range(split.split.num_stages)
         ]

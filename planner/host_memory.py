@@ -3,9 +3,11 @@
 A first version: what must be in memory, and an assumed size of a Python process with the stack.
 """
 
-from planner.activations import BF16, FP32
+from planner.activations import BF16
 from planner.layout import Layout
 from planner.parameters import RankParameters
+from planner.precision import state_bytes
+from planner.settings import Settings
 from planner.units import GIB
 
 # A training process with torch, Transformer Engine and its data workers; not measured yet.
@@ -13,21 +15,24 @@ ASSUMED_PROCESS_BYTES = 8 * GIB
 
 
 def host_memory_bytes(
-    layout: Layout, stages: list[RankParameters], gpus_per_node: int
+    layout: Layout, stages: list[RankParameters], gpus_per_node: int, settings: Settings
 ) -> dict[str, int]:
     """Bytes a node by moment.
 
     Loading stages the rank's bf16 weights once on the host; saving stages weights and, of the
     distributed optimizer, the rank's shard of three fp32 states (megatron-core 0.16.1,
-    dist_checkpointing: the state dict of each rank is copied to the host before it is written).
+    dist_checkpointing: the state dict of each rank is copied to the host before it is written). An
+    offloaded optimizer is there from the first step on.
     """
     largest = max(stages, key=lambda stage: stage.total)
     weights = largest.total * BF16
-    shard = largest.trainable_dense / (layout.dp * layout.cp)
-    shard += largest.trainable_expert / layout.edp
-    training = ASSUMED_PROCESS_BYTES
+    sharded = settings.use_distributed_optimizer
+    shard = largest.trainable_dense / (layout.dp * layout.cp if sharded else 1)
+    shard += largest.trainable_expert / (layout.edp if sharded else 1)
+    states = state_bytes(settings)
+    loading, training = ASSUMED_PROCESS_BYTES, ASSUMED_PROCESS_BYTES + states.host * shard
     return {
-        "loading": gpus_per_node * (training + weights),
-        "training": gpus_per_node * training,
-        "saving": gpus_per_node * round(training + weights + 3 * FP32 * shard),
+        "loading": gpus_per_node * (loading + weights),
+        "training": gpus_per_node * round(training),
+        "saving": gpus_per_node * round(training + weights + states.saved * shard),
     }

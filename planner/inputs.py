@@ -1,16 +1,18 @@
 """From what a user typed to a `Problem`: resolved, checked, with the names of what was given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planner.errors import UsageError
 from planner.model_files import resolve_model
 from planner.problem import Problem
 from planner.recipe import DEFAULT_RECIPE, load_recipe
+from planner.setting_conflicts import check_settings
+from planner.settings import read_settings, with_settings
 from planner.stack import DEFAULT_STACK, load_stack
 from planner.topology_files import DEFAULT_TOPOLOGY, host_gpus, load_topology
-from planner.workload import Placement, TunerType, Workload
+from planner.workload import Placement, Task, TunerType, Workload
 
 # The least and the most of what was asked for: beyond it is a slip of the hand, not a job.
 LIMITS: dict[str, tuple[int, int]] = {
@@ -44,6 +46,8 @@ class Request:
     mean_document_tokens: int | None = None
     mtp_num_layers: int | None = None
     placement: Placement | None = None
+    task: Task | None = None
+    settings: tuple[str, ...] | None = None  # NAME=VALUE
 
     @property
     def given(self) -> frozenset[str]:
@@ -58,8 +62,8 @@ def to_problem(
 ) -> Problem:
     """The problem of a request. `download` fetches a config.json when the name is not known here.
 
-    Raises UsageError: input.*, model.unplanned_attention, and those of models, topologies, stacks
-    and recipes.
+    Raises UsageError: input.*, setting.*, model.unplanned_attention, and those of models,
+    topologies, stacks and recipes.
     """
     for name, (least, most) in LIMITS.items():
         check_range(f"--{name.replace('_', '-')}", getattr(request, name), least, most)
@@ -67,19 +71,24 @@ def to_problem(
     nodes = request.nodes or -(-request.gpus // host_gpus(topology))
     if request.gpus % nodes:
         raise _uneven(request.gpus, nodes, host_gpus(topology))
-    workload = _workload(request)
+    settings = read_settings(request.settings or ())
+    workload = replace(_workload(request), target_modules=settings.target_modules)
     model = resolve_model(request.model, download=download)
     if model.unplanned_attention is not None:
         raise UsageError(
             "model.unplanned_attention", model=model.name, attention=model.unplanned_attention
         )
-    return Problem(
+    problem = Problem(
         model=model,
         cluster=load_topology(topology, nodes, request.gpus // nodes),
         workload=workload,
         stack=load_stack(request.stack or DEFAULT_STACK),
-        recipe=load_recipe(workload.tuner_type, recipe),
+        recipe=with_settings(load_recipe(workload.tuner_type, recipe), settings),
+        settings=settings,
     )
+    if settings.given:
+        check_settings(problem)
+    return problem
 
 
 def check_range(flag: str, value: float | None, least: int, most: int) -> None:
@@ -129,6 +138,7 @@ def _workload(request: Request) -> Workload:
         "mean_document_tokens",
         "mtp_num_layers",
         "placement",
+        "task",
     )
     given = {name: getattr(request, name) for name in names}
     workload = Workload(**{name: value for name, value in given.items() if value is not None})

@@ -6,6 +6,7 @@ from planner.activations import LayerActivations, LayerShape, layer_activations,
 from planner.compute import Compute, LayerSeconds
 from planner.layout import NO_RECOMPUTE, Recompute
 from planner.model_spec import LayerKind
+from planner.precision import fp8_recipe
 from planner.problem import Problem
 from planner.step_time import Communication, LayerCommunication
 from planner.workload import TunerType
@@ -120,19 +121,20 @@ class LayerSet:
         return StageActivations(
             saved=sum(count * kept.saved for count, _, kept in layers),
             maps=sum(count * kept.maps for count, _, kept in layers),
-            recomputed=max(kept.recomputed for _, _, kept in layers),
-            checkpoint=max(kept.checkpoint for _, _, kept in layers),
+            recomputed=max((kept.recomputed for _, _, kept in layers), default=0.0),
+            checkpoint=max((kept.checkpoint for _, _, kept in layers), default=0.0),
             checkpointed_layers=sum(count for count, checkpointed, _ in layers if checkpointed),
         )
 
     def transient_bytes(self, counts: LayerCounts, *, imbalanced: bool) -> float:
         """What the neediest of these layers takes for a moment."""
         kinds = {kind for kind, _, _ in counts}
-        return max(
+        needs = [
             view.activations(NO_RECOMPUTE, full=False, imbalanced=imbalanced).transient
             for kind, view in self.views.items()
             if kind in kinds
-        )
+        ]
+        return max(needs, default=0.0)  # a stage of an embedding or a loss alone has no layers
 
     def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:
         """Compute of these layers, forward and backward, and their exposed communication."""
@@ -164,6 +166,8 @@ class LayerViews:
     def __init__(self, problem: Problem, compute: Compute) -> None:
         self._problem, self._compute = problem, compute
         self._lora = problem.workload.tuner_type is TunerType.LORA
+        recipe = fp8_recipe(problem.settings)
+        self._fp8_input_bytes = None if recipe is None else recipe.input_bytes
         self._kept: dict[tuple[int, ...], LayerSet] = {}
         self._activations: dict[tuple[float, ...], dict[tuple[object, ...], StageActivations]] = {}
         self._shapes: dict[tuple[object, ...], _Shapes] = {}
@@ -195,8 +199,9 @@ class LayerViews:
         imbalance = self._imbalance(ep)
         key = (*self._local(sizes, micro_batch_size), kind)
         if key not in self._shapes:
-            balanced = imbalanced = self._shape(sizes, micro_batch_size, kind, 1.0)
-            if kind.is_moe and imbalance != 1.0:
+            even = self._capped(1.0)
+            balanced = imbalanced = self._shape(sizes, micro_batch_size, kind, even)
+            if kind.is_moe and imbalance != even:
                 imbalanced = self._shape(sizes, micro_batch_size, kind, imbalance)
             self._shapes[key] = (balanced, imbalanced, {})
         balanced, imbalanced, activations = self._shapes[key]
@@ -214,7 +219,16 @@ class LayerViews:
 
     def _imbalance(self, ep: int) -> float:
         """The busiest rank's load over the mean: with all tokens on one of EP ranks, it is EP."""
-        return min(self._problem.workload.routing_imbalance, ep)
+        return self._capped(min(self._problem.workload.routing_imbalance, ep))
+
+    def _capped(self, load: float) -> float:
+        """The load that experts of a capacity take, or are padded to (megatron-core 0.16.1,
+        megatron/core/transformer/moe/moe_utils.py: apply_router_token_dropping)."""
+        settings = self._problem.settings
+        capacity = settings.moe_expert_capacity_factor
+        if capacity is None:
+            return load
+        return capacity if settings.moe_pad_expert_input_to_capacity else min(load, capacity)
 
     def _local(self, sizes: GridSizes, micro_batch_size: int) -> tuple[float, ...]:
         """What the shapes of layers depend on."""
@@ -239,4 +253,5 @@ class LayerViews:
             etp=etp,
             imbalance=imbalance,
             lora=self._lora,
+            fp8_input_bytes=self._fp8_input_bytes,
         )

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from planner.activations import BF16, FP32
 from planner.parameters import RankParameters
+from planner.precision import StateBytes
 from planner.units import GIB, MIB
 
 
@@ -34,6 +35,8 @@ class StageShape:
 
     # grid and split
     parameters: RankParameters
+    states: StateBytes  # bytes of gradients and of the optimizer's states
+    weight_copy_bytes: float  # of quantized copies of the weights
     dense_shards: int  # ranks that share the optimizer states of dense parameters: dp*cp
     expert_shards: int  # of routed experts: edp
     hidden: int
@@ -84,7 +87,8 @@ _AFTER_FIRST_STEP = _ALWAYS - {Moment.BUILD}
 _RUNNING = frozenset({Moment.LAYER, Moment.LOSS})
 
 
-def _shard_elements(s: StageShape) -> float:
+def shard_elements(s: StageShape) -> float:
+    """Trainable elements whose states the rank keeps."""
     p = s.parameters
     return p.trainable_dense / s.dense_shards + p.trainable_expert / s.expert_shards
 
@@ -112,8 +116,8 @@ TERMS: tuple[MemoryTerm, ...] = (
         "grads",
         "pipeline",
         _ALWAYS,
-        lambda s: s.parameters.trainable * FP32,
-        "4 B * trainable parameters",
+        lambda s: s.parameters.trainable * s.states.gradient,
+        "4 B (2 B in bf16) * trainable parameters",
         "mc/distributed/param_and_grad_buffer.py:1122, accumulate_allreduce_grads_in_fp32",
     ),
     MemoryTerm(
@@ -121,18 +125,36 @@ TERMS: tuple[MemoryTerm, ...] = (
         "optimizer",
         "pipeline",
         _ALWAYS,
-        lambda s: _shard_elements(s) * FP32,
-        "4 B * (dense / (dp*cp) + experts / edp)",
-        "mc/optimizer/distrib_optimizer.py:422",
+        lambda s: shard_elements(s) * s.states.master,
+        "4 B (as set) * (dense / (dp*cp) + experts / edp)",
+        "mc/optimizer/distrib_optimizer.py:422; planner/precision.py",
     ),
     MemoryTerm(
         "adam_moments",
         "optimizer",
         "pipeline",
         _AFTER_FIRST_STEP,
-        lambda s: _shard_elements(s) * 2 * FP32,
-        "8 B * (dense / (dp*cp) + experts / edp)",
-        "te/optimizers/fused_adam.py:381, made in the first step",
+        lambda s: shard_elements(s) * s.states.moments,
+        "8 B (as set) * (dense / (dp*cp) + experts / edp)",
+        "te/optimizers/fused_adam.py:381, made in the first step; planner/precision.py",
+    ),
+    MemoryTerm(
+        "widened_states",
+        "optimizer",
+        "pipeline",
+        frozenset({Moment.OPTIMIZER}),
+        lambda s: shard_elements(s) * s.states.widened,
+        "4 B * states below fp32 * (dense / (dp*cp) + experts / edp)",
+        "te/optimizers/fused_adam.py: step, get_unscaled_state",
+    ),
+    MemoryTerm(
+        "fp8_weight_copies",
+        "weights",
+        "pipeline",
+        _AFTER_FIRST_STEP,
+        lambda s: s.weight_copy_bytes,
+        "2 B * weights of linear layers, with fp8 products of bf16 weights",
+        "te/module/base.py: get_weight_workspace; planner/precision.py",
     ),
     MemoryTerm(
         "gemm_workspaces",

@@ -10,13 +10,12 @@ from planner.layout import Layout
 from planner.memory import StageMemory
 from planner.parameters import model_parameters
 from planner.plan import Reason
+from planner.precision import state_bytes
 from planner.problem import Problem
 from planner.search import SearchResult, search
 from planner.units import GIB, GIGA
 from planner.workload import Placement, TunerType
 
-ADAM_BYTES = 12  # fp32 weights and two moments of a parameter
-STATIC_BYTES = 18  # and bf16 weights and fp32 gradients
 SHORTEST_PACK = 1024  # tokens; nobody packs to less
 MOST_TRIALS = 10  # of growing clusters; each is a search
 
@@ -96,20 +95,36 @@ def _because(problem: Problem, result: SearchResult) -> list[Reason]:
         "usable_gib": round(usable / GIB, 1),
     }
     if workload.tuner_type is TunerType.FULL:
+        states = _state_bytes(problem)
         for message, per_parameter in (
-            ("nofit.optimizer", ADAM_BYTES),
-            ("nofit.static", STATIC_BYTES),
+            ("nofit.optimizer", states),
+            ("nofit.static", states + _weight_bytes(problem)),
         ):
             needed = per_parameter * total / gpus
             if needed > usable:
                 return [
                     Reason(
                         message,
-                        {**values, "bytes": per_parameter, "needed_gib": round(needed / GIB, 1)},
+                        {
+                            **values,
+                            "bytes": f"{per_parameter:g}",
+                            "needed_gib": round(needed / GIB, 1),
+                        },
                     )
                 ]
     assert result.nearest_miss is not None
     return [_nearest(problem, result.nearest_miss)]
+
+
+def _state_bytes(problem: Problem) -> float:
+    """The optimizer's, a parameter, that the GPUs hold between them at the least."""
+    states = state_bytes(problem.settings)
+    return states.master + states.moments
+
+
+def _weight_bytes(problem: Problem) -> float:
+    """Weights in bf16 and gradients, a parameter."""
+    return BF16 + state_bytes(problem.settings).gradient
 
 
 def _nearest(problem: Problem, layout: Layout) -> Reason:
@@ -134,7 +149,7 @@ def _ways_out(problem: Problem) -> list[Reason]:
     workload = problem.workload
     if workload.tuner_type is TunerType.FULL:
         lora = replace(workload, tuner_type=TunerType.LORA)
-        if _fits(replace(problem, workload=lora)):
+        if not problem.settings.given and _fits(replace(problem, workload=lora)):
             found.append(Reason("nofit.lora", {}))
     found += _any_placement(problem)
     found += _fewest_gpus(problem)
@@ -166,7 +181,8 @@ def _fewest_gpus(problem: Problem) -> list[Reason]:
     an eighth."""
     workload, cluster = problem.workload, problem.cluster
     total = sum(model_parameters(problem.model, mtp_num_layers=workload.mtp_num_layers).values())
-    per_parameter = STATIC_BYTES if workload.tuner_type is TunerType.FULL else BF16
+    is_full = workload.tuner_type is TunerType.FULL
+    per_parameter = _state_bytes(problem) + _weight_bytes(problem) if is_full else float(BF16)
     least = per_parameter * total / cluster.gpu.memory_usable_bytes
     gpus = max(cluster.num_gpus + 1, ceil(least))
     for _ in range(MOST_TRIALS):

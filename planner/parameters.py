@@ -68,6 +68,29 @@ def _on_rank(part: Part, tp: int, ep: int, etp: int) -> int:
             return part.elements
 
 
+ALL_LINEAR = "all-linear"
+
+
+def linear_parts(model: ModelSpec) -> list[Part]:
+    """The linear layers of a model, that LoRA can adapt."""
+    layers = [part for kind in set(model.layer_kinds) for part in layer_parts(model, kind)]
+    return [part for part in [*layers, *mtp_parts(model)] if part.linear is not None]
+
+
+_MODULES = ("mlp", "experts", "shared_experts")  # by which layers of one name are told apart
+
+
+def names_of(part: Part) -> tuple[str, ...]:
+    """What target_modules can call a linear layer: a module is meant whose name ends so (peft,
+    tuners/tuners_utils.py: check_target_module_exists)."""
+    *module, name = part.id.split(".")
+    return (name, part.id) if module and module[0] in _MODULES else (name,)
+
+
+def _is_adapted(part: Part, targets: tuple[str, ...]) -> bool:
+    return ALL_LINEAR in targets or not set(names_of(part)).isdisjoint(targets)
+
+
 def _adapter_on_rank(part: Part, rank: int, tp: int, ep: int, etp: int) -> int:
     """Elements of a LoRA adapter: A (in x r) and B (r x out).
 
@@ -89,11 +112,17 @@ def _adapter_on_rank(part: Part, rank: int, tp: int, ep: int, etp: int) -> int:
 
 @cache
 def _count(
-    parts: tuple[Part, ...], tp: int, ep: int, etp: int, lora_rank: int | None
+    parts: tuple[Part, ...],
+    tp: int,
+    ep: int,
+    etp: int,
+    lora_rank: int | None,
+    targets: tuple[str, ...],
 ) -> RankParameters:
     dense = expert = adapter_dense = adapter_expert = 0
     for part in parts:
-        adapter = 0 if lora_rank is None else _adapter_on_rank(part, lora_rank, tp, ep, etp)
+        adapted = lora_rank is not None and _is_adapted(part, targets)
+        adapter = _adapter_on_rank(part, lora_rank or 0, tp, ep, etp) if adapted else 0
         if part.sharding is Sharding.EXPERT:
             expert += _on_rank(part, tp, ep, etp)
             adapter_expert += adapter
@@ -137,7 +166,7 @@ def rank_parameters(
 ) -> RankParameters:
     """Parameters of any rank of a stage (all ranks of a stage hold the same number)."""
     rank = workload.lora_rank if workload.tuner_type is TunerType.LORA else None
-    sizes = (layout.tp, layout.ep, layout.etp, rank)
+    sizes = (layout.tp, layout.ep, layout.etp, rank, workload.target_modules)
     total = _count(_ends(model, layout.split, stage, workload.mtp_num_layers), *sizes)
     if stage == 0 and model.vision is not None:
         total += _frozen(model.vision.parameters)
@@ -147,6 +176,21 @@ def rank_parameters(
     for kind, number in kinds.items():
         total += _count(layer_parts(model, kind), *sizes) * number
     return total
+
+
+def linear_elements(model: ModelSpec, layout: Layout, workload: Workload, stage: int) -> int:
+    """Elements of the weights of linear layers that any rank of a stage holds."""
+    kinds = [
+        kind for first, end in layout.split.chunks[stage] for kind in model.layer_kinds[first:end]
+    ]
+    counts = Counter(
+        part for kind in kinds for part in layer_parts(model, kind) if part.linear is not None
+    )
+    if stage == layout.split.num_stages - 1:
+        parts = [part for part in mtp_parts(model) if part.linear is not None]
+        counts.update(parts * workload.mtp_num_layers)
+    tp, ep, etp = layout.tp, layout.ep, layout.etp
+    return sum(number * _on_rank(part, tp, ep, etp) for part, number in counts.items())
 
 
 def _frozen(elements: int) -> RankParameters:

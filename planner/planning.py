@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from planner.compute import model_flops
-from planner.constraints import Violation, violations
+from planner.constraints import violations
 from planner.evaluate import Evaluator
 from planner.host_memory import host_memory_bytes
 from planner.layout import Layout
 from planner.memory import StageMemory
 from planner.plan import BrokenRule, Plan, Reason, StagePlan
-from planner.problem import Sizes
+from planner.problem import Problem, Sizes
 from planner.reasons import reasons
+from planner.rule import Violation
 from planner.search import as_layout
 from planner.step_time import CATEGORIES, StepTime
-from planner.swift_args import training_args
+from planner.swift_args import ArgValue, training_args
 from planner.units import TERA
 from planner.verdict import verdict
 from planner.yaml_files import StrictModel, load_yaml_model
@@ -76,7 +77,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
     flops = model_flops(problem.model, workload) / layout.world_size
     return Plan(
         layout=layout,
-        args=training_args(problem.model, layout, workload, problem.stack, problem.recipe),
+        args=_args(problem, layout),
         verdict=verdict(fullest, usable).value,
         violations=broken_rules(broken),
         stages=[
@@ -93,13 +94,21 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
             )
             for stage in range(layout.pp)
         ],
-        host_memory_bytes=host_memory_bytes(layout, parameters, problem.cluster.gpus_per_node),
+        host_memory_bytes=host_memory_bytes(
+            layout, parameters, problem.cluster.gpus_per_node, problem.settings
+        ),
         step_seconds=_time_to_json(time),
         tokens_per_second_per_gpu=tokens / seconds / layout.world_size,
         samples_per_second=workload.global_batch_size / seconds,
         model_tflops_per_gpu=flops / seconds / TERA,
         confidence=confidence(),
         reasons=reasons(problem, layout, memory),
+    )
+
+
+def _args(problem: Problem, layout: Layout) -> dict[str, ArgValue]:
+    return training_args(
+        problem.model, layout, problem.workload, problem.stack, problem.recipe, problem.settings
     )
 
 

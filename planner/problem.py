@@ -6,6 +6,7 @@ from planner.cluster import Cluster
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.model_spec import ModelSpec
 from planner.recipe import Recipe
+from planner.settings import AS_PLANNED, Settings
 from planner.stack import Stack
 from planner.workload import Workload
 
@@ -19,6 +20,7 @@ class Problem:
     workload: Workload
     stack: Stack
     recipe: Recipe
+    settings: Settings = AS_PLANNED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,11 @@ from planner.errors import UsageError
 from planner.model_spec import ModelSpec
 from planner.plan import Plan
 from planner.recipe import Recipe
+from planner.setting_table import settable
 from planner.site import Site
 from planner.stack import Stack
 from planner.swift_args import FLAG_ORDER, ArgValue
-from planner.workload import TunerType
+from planner.workload import Task, TunerType
 from planner.yaml_files import one_line, shortened
 
 FORMAT_VERSION = "1.0"
@@ -51,6 +52,7 @@ class Run:
     machines: Machines
     stack: Stack
     load: Load = Load.MCORE
+    task: Task = Task.SFT
 
     def to_json(self) -> dict[str, Any]:
         """The run as plain values; `from_json` reads them back."""
@@ -108,6 +110,7 @@ def _parts() -> dict[str, TypeAdapter[Any]]:
         "machines": Machines,
         "stack": Stack,
         "load": Load,
+        "task": Task,
     }
     return {name: TypeAdapter(type_) for name, type_ in types.items()}
 
@@ -117,8 +120,8 @@ _PROMISES: dict[str, Callable[[Run], bool]] = {
     "plan.args does not say which tuner it is for": lambda run: (
         run.plan.args.get("tuner_type") in tuple(TunerType) and "no_save_optim" in run.plan.args
     ),
-    "plan.args holds a flag that is not known": lambda run: (
-        run.plan.args.keys() <= FLAG_ORDER.keys()
+    "plan.args holds a flag that is not known": lambda run: all(
+        flag in FLAG_ORDER or flag in settable() for flag in run.plan.args
     ),
     "the machines have not the plan's number of GPUs": lambda run: (
         run.machines.num_nodes * run.machines.gpus_per_node == run.plan.layout.world_size > 0

@@ -2,9 +2,15 @@
 
 
 def in_flight_microbatches(
-    num_stages: int, num_virtual_stages: int, num_microbatches: int, stage: int
+    num_stages: int,
+    num_virtual_stages: int,
+    num_microbatches: int,
+    stage: int,
+    group: int | None = None,
 ) -> float:
     """Microbatches whose activations a stage keeps at the most, over all its chunks.
+
+    `group` is microbatch_group_size_per_vp_stage, by default the number of stages.
 
     With interleaving the count is of chunks, each of 1 / num_virtual_stages of the stage's layers.
     Source: megatron-core 0.16.1, megatron/core/pipeline_parallel/schedules.py:
@@ -12,7 +18,7 @@ def in_flight_microbatches(
     """
     warmup = num_stages - stage - 1
     if num_virtual_stages > 1:
-        warmup = 2 * warmup + (num_virtual_stages - 1) * num_stages
+        warmup = 2 * warmup + (num_virtual_stages - 1) * (group or num_stages)
     return min(warmup + 1, num_microbatches * num_virtual_stages) / num_virtual_stages
 
 

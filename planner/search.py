@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from planner.constraints import LEVELS, Violation, rules_for
+from planner.constraints import LEVELS, rules_for
 from planner.evaluate import Evaluator
 from planner.layer_view import GridSizes
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
+from planner.pipeline_layout import layout_chunks
 from planner.problem import Problem, Sizes
+from planner.rule import Violation
 from planner.verdict import Verdict, verdict
 
 LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same
@@ -266,10 +268,16 @@ def _micro_batches(problem: Problem) -> list[int]:
 
 
 def _virtual_sizes(problem: Problem, num_stages: int) -> list[int]:
-    """1, and with a pipeline every size that gives all chunks equally many layers."""
+    """1, and with a pipeline every size that gives all chunks equally many layers; with a named
+    split all that it may fit."""
     if num_stages == 1:
         return [1]
     layers = problem.model.num_layers
+    layout = problem.settings.pipeline_model_parallel_layout
+    if layout is not None:
+        return [max(1, len(layout_chunks(layout)) // num_stages)]
+    if problem.settings.names_split:
+        return list(range(1, LARGEST_VIRTUAL_PIPELINE_SIZE + 1))
     more = range(2, LARGEST_VIRTUAL_PIPELINE_SIZE + 1)
     return [1, *(size for size in more if layers % (num_stages * size) == 0)]
 

@@ -8,7 +8,7 @@ schedule that hides expert-parallel communication.
 
 from dataclasses import dataclass
 
-from planner.activations import BF16, FP32, LayerShape
+from planner.activations import BF16, LayerShape
 from planner.cluster import Cluster
 from planner.collectives import Collective, collective_seconds
 from planner.compute import BACKWARD_OVER_FORWARD_GEMM
@@ -126,15 +126,19 @@ class Communication:
         """Receiving and sending activations and gradients of one microbatch of one chunk."""
         return 2 * self.seconds("p2p", hidden_bytes, "pp") if num_stages > 1 else 0.0
 
-    def data_parallel(self, parameters: RankParameters) -> tuple[float, float]:
-        """Reduce-scatter of the fp32 gradients and all-gather of the bf16 parameters of a step."""
+    def data_parallel(
+        self, parameters: RankParameters, *, gradient_bytes: float, sharded: bool
+    ) -> tuple[float, float]:
+        """Reduce-scatter of the gradients and all-gather of the bf16 parameters of a step; where
+        the optimizer is not sharded, an all-reduce and nothing."""
         reduce = gather = 0.0
+        collective: Collective = "reduce_scatter" if sharded else "all_reduce"
         for elements, group in (
             (parameters.trainable_dense, "dp_cp"),
             (parameters.trainable_expert, "edp"),
         ):
-            reduce += self.seconds("reduce_scatter", elements * FP32, group)
-            gather += self.seconds("all_gather", elements * BF16, group)
+            reduce += self.seconds(collective, elements * gradient_bytes, group)
+            gather += self.seconds("all_gather", elements * BF16, group) if sharded else 0.0
         return reduce, gather
 
 
@@ -247,7 +251,7 @@ def _once_terms(stage: StageSeconds, overlap: Overlap) -> tuple[TimeTerm, ...]:
             "exposed_dp_communication",
             stage.reduce_gradients - reduce,
             reduce,
-            "4 B * trainable dense over dp*cp, experts over edp",
+            "gradients of trainable dense over dp*cp, experts over edp",
         ),
         TimeTerm(
             "parameter_all_gather",

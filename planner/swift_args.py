@@ -4,12 +4,13 @@ The names are those of ms-swift 4.6; `planner.dialects` turns them into those of
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import chain
 
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.recipe import Recipe
+from planner.settings import AS_PLANNED, Settings
 from planner.stack import Stack
 from planner.workload import TunerType, Workload
 
@@ -31,6 +32,9 @@ SECTIONS: dict[str, list[str]] = {
         "lora_rank",
         "lora_alpha",
         "target_modules",
+        "lora_dropout",
+        "lora_bias",
+        "lora_dtype",
         "merge_lora",
         "mtp_num_layers",
     ],
@@ -42,7 +46,12 @@ SECTIONS: dict[str, list[str]] = {
         "virtual_pipeline_model_parallel_size",
         "decoder_first_pipeline_num_layers",
         "decoder_last_pipeline_num_layers",
+        "account_for_embedding_in_pipeline_split",
+        "account_for_loss_in_pipeline_split",
         "pipeline_model_parallel_layout",
+        "microbatch_group_size_per_vp_stage",
+        "cp_comm_type",
+        "cp_partition_mode",
         "expert_model_parallel_size",
         "expert_tensor_parallel_size",
         "use_distributed_optimizer",
@@ -63,6 +72,22 @@ SECTIONS: dict[str, list[str]] = {
         "moe_shared_expert_overlap",
         "moe_aux_loss_coeff",
         "moe_router_dtype",
+        "moe_router_load_balancing_type",
+        "moe_expert_capacity_factor",
+        "moe_pad_expert_input_to_capacity",
+    ],
+    "precision": [
+        "fp8_format",
+        "fp8_recipe",
+        "fp8_param_gather",
+        "use_precision_aware_optimizer",
+        "main_grads_dtype",
+        "main_params_dtype",
+        "exp_avg_dtype",
+        "exp_avg_sq_dtype",
+        "accumulate_allreduce_grads_in_fp32",
+        "optimizer_cpu_offload",
+        "optimizer_offload_fraction",
     ],
     "kernels": [
         "attention_backend",
@@ -118,14 +143,37 @@ NOTES: dict[str, str] = {
 
 
 def in_order(args: Mapping[str, ArgValue]) -> dict[str, ArgValue]:
-    """The arguments in the order of `SECTIONS`."""
-    return {flag: args[flag] for flag in sorted(args, key=FLAG_ORDER.__getitem__)}
+    """The arguments in the order of `SECTIONS`, what else was set behind them."""
+    return {flag: args[flag] for flag in sorted(args, key=lambda flag: (_place(flag), flag))}
+
+
+def _place(flag: str) -> int:
+    return FLAG_ORDER.get(flag, len(FLAG_ORDER))
+
+
+# The heading of flags that stand in no section: those that `--set` hands on.
+AS_SET = "as set"
+
+
+def sections(args: Mapping[str, ArgValue]) -> dict[str, list[str]]:
+    """The flags of `args` under their headings, in their order; empty headings are left out."""
+    found = {
+        heading: [flag for flag in flags if flag in args] for heading, flags in SECTIONS.items()
+    }
+    found[AS_SET] = [flag for flag in args if flag not in FLAG_ORDER]
+    return {heading: flags for heading, flags in found.items() if flags}
 
 
 def training_args(
-    model: ModelSpec, layout: Layout, workload: Workload, stack: Stack, recipe: Recipe
+    model: ModelSpec,
+    layout: Layout,
+    workload: Workload,
+    stack: Stack,
+    recipe: Recipe,
+    settings: Settings = AS_PLANNED,
 ) -> dict[str, ArgValue]:
-    """All arguments of `megatron sft` but those of a site: model folder, data set and output."""
+    """All arguments of `megatron sft` and `megatron pt` but those of a site: model folder, data set
+    and output."""
     args: dict[str, ArgValue] = {
         "torch_dtype": "bfloat16",
         "finetune": True,
@@ -144,14 +192,29 @@ def training_args(
     }
     if model.vision is not None and not model.vision.has_flash_attention:
         args["vit_attn_impl"] = "sdpa"
-    args |= pipeline_args(layout.split, workload.mtp_num_layers)
+    if settings.names_split:
+        args |= _named_pipeline_args(layout, settings)
+    else:
+        args |= pipeline_args(layout.split, workload.mtp_num_layers)
     args |= _recompute_args(layout.recompute)
     args |= _recipe_args(recipe)
     args |= _tuner_args(workload, recipe)
     if model.moe:
         has_shared_experts = model.moe.shared_expert_intermediate_size > 0
         args |= _moe_args(layout, recipe, has_shared_experts=has_shared_experts)
-    return in_order(args)
+    own = {name: value for name, value in settings.given.items() if name not in _RECIPE_FLAGS}
+    return in_order(args | own)
+
+
+_RECIPE_FLAGS = frozenset(each.name for each in fields(Recipe))  # set ones are in the recipe
+
+
+def _named_pipeline_args(layout: Layout, settings: Settings) -> dict[str, ArgValue]:
+    """The split as it was set, word for word."""
+    args: dict[str, ArgValue] = {"pipeline_model_parallel_size": layout.pp}
+    if layout.vpp > 1 and settings.pipeline_model_parallel_layout is None:
+        args["virtual_pipeline_model_parallel_size"] = layout.vpp
+    return args
 
 
 def _attention_backend(model: ModelSpec, stack: Stack) -> str:

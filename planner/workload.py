@@ -12,6 +12,13 @@ class TunerType(StrEnum):
     LORA = "lora"
 
 
+class Task(StrEnum):
+    """What the model learns from; the command of `megatron` that runs it."""
+
+    SFT = "sft"  # answers of conversations
+    PT = "pt"  # all of a text: continued pre-training
+
+
 class Placement(StrEnum):
     """Which groups may leave the NVLink domain."""
 
@@ -39,6 +46,8 @@ class Workload:
     mean_document_tokens: int | None = None
     mtp_num_layers: int = 0
     packing: bool = True
+    task: Task = Task.SFT
+    target_modules: tuple[str, ...] = ("all-linear",)  # of LoRA
     placement: Placement = Placement.NVLINK
 
     @property

@@ -12,6 +12,7 @@ from planner.model_files import known_models, resolve_model
 from planner.model_spec import ModelSpec
 from planner.problem import Problem
 from planner.recipe import load_recipe
+from planner.settings import read_settings, with_settings
 from planner.stack import load_stack
 from planner.topology_files import load_topology
 from planner.workload import Placement, TunerType, Workload
@@ -40,17 +41,20 @@ def problem(
     gpus: int = 16,
     topology: str = "h100-8x-ib",
     stack: str = "ms-swift-4.6",
+    settings: tuple[str, ...] = (),
     **workload: Any,
 ) -> Problem:
-    """A problem on hosts of 8 GPUs, or on a part of one."""
+    """A problem on hosts of 8 GPUs, or on a part of one; `settings` are those of --set."""
     per_node = min(gpus, 8)
-    wanted = Workload(**workload)
+    given = read_settings(settings)
+    wanted = Workload(**{"target_modules": given.target_modules, **workload})
     return Problem(
         model=resolve_model(model) if isinstance(model, str) else model,
         cluster=load_topology(topology, gpus // per_node, per_node),
         workload=wanted,
         stack=load_stack(stack),
-        recipe=load_recipe(wanted.tuner_type),
+        recipe=with_settings(load_recipe(wanted.tuner_type), given),
+        settings=given,
     )
 
 

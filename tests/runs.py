@@ -9,10 +9,11 @@ from planner.model_files import resolve_model
 from planner.plan import Plan
 from planner.recipe import load_recipe
 from planner.run import Load, Machines, Run
+from planner.settings import read_settings, with_settings
 from planner.site import Dlc, Mount, Site
 from planner.stack import load_stack
 from planner.swift_args import training_args
-from planner.workload import TunerType, Workload
+from planner.workload import Task, TunerType, Workload
 
 GIB = 2**30
 FULL = Recompute(granularity="full", method="uniform", num_layers=1)
@@ -36,6 +37,8 @@ def make_run(
     train_iters: int | None = None,
     split: PipelineSplit | None = None,
     name: str | None = None,
+    settings: tuple[str, ...] = (),
+    task: Task = Task.SFT,
     **sizes: Any,
 ) -> Run:
     """Return the run of a layout, evenly split unless `split` is given."""
@@ -46,11 +49,12 @@ def make_run(
         split=split or conversion_split(spec.num_layers, sizes.get("pp", 1)),
         **sizes,
     )
-    workload = Workload(tuner_type=tuner_type, mtp_num_layers=mtp_num_layers)
-    recipe = replace(load_recipe(tuner_type), train_iters=train_iters)
+    given = read_settings(settings)
+    workload = Workload(tuner_type=tuner_type, mtp_num_layers=mtp_num_layers, task=task)
+    recipe = with_settings(replace(load_recipe(tuner_type), train_iters=train_iters), given)
     software = load_stack(stack)
     return Run(
-        plan=make_plan(layout, training_args(spec, layout, workload, software, recipe)),
+        plan=make_plan(layout, training_args(spec, layout, workload, software, recipe, given)),
         recipe=recipe,
         site=site or Site(model_path=f"/data/models/{spec.name}", dataset=("/data/train.jsonl",)),
         model=spec,
@@ -62,6 +66,7 @@ def make_run(
         ),
         stack=software,
         load=load,
+        task=task,
     )
 
 
@@ -85,9 +90,26 @@ class Case:
     run: Run
 
 
+# Of each kind something: a split, states, precision, experts, a recipe's value, others handed on.
+EVERYTHING_SET = (
+    "pipeline_model_parallel_layout=E|t*24|t*24|L",
+    "use_precision_aware_optimizer=true",
+    "main_grads_dtype=bf16",
+    "exp_avg_dtype=bf16",
+    "fp8_format=hybrid",
+    "fp8_recipe=blockwise",
+    "moe_expert_capacity_factor=1.5",
+    "lr=3e-5",
+    "weight_decay=0.05",
+    "report_to=wandb",
+    "wandb_project=it's mine",
+)
+
+
 def golden_cases() -> list[Case]:
     """Return runs that between them write every kind of line."""
     uneven = conversion_split(94, 16)
+    apart = PipelineSplit((((0, 0),), ((0, 24),), ((24, 48),), ((48, 48),)))
     moe: dict[str, Any] = {"pp": 2, "ep": 8, "recompute": FULL}
     return [
         Case("moe-full-4.6", make_run(**moe)),
@@ -111,6 +133,12 @@ def golden_cases() -> list[Case]:
                 ep=16,
                 mtp_num_layers=1,
                 recompute=Recompute(granularity="selective", modules=("core_attn", "mla_up_proj")),
+            ),
+        ),
+        Case(
+            "pt-set-4.6",
+            make_run(
+                task=Task.PT, settings=EVERYTHING_SET, pp=4, ep=4, split=apart, recompute=FULL
             ),
         ),
     ]

@@ -12,7 +12,7 @@ CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # shellcheck source=/dev/null
 . ./node_env.sh @@world_size @@gpus_per_node
 
-command=(megatron sft
+command=(megatron @@task
 @@arguments
   "$@"
 )

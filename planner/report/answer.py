@@ -64,6 +64,8 @@ def _inputs(problem: Problem) -> dict[str, Any]:
     workload = asdict(problem.workload)
     workload["tuner_type"] = problem.workload.tuner_type.value
     workload["placement"] = problem.workload.placement.value
+    workload["task"] = problem.workload.task.value
+    del workload["target_modules"]  # with the settings
     stack = asdict(problem.stack)
     stack["sources"] = dict(problem.stack.sources)
     return {
@@ -71,6 +73,7 @@ def _inputs(problem: Problem) -> dict[str, Any]:
         "cluster": cluster_to_json(problem.cluster),
         "workload": workload,
         "stack": stack,
+        "settings": dict(problem.settings.given),
     }
 
 

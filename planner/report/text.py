@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from planner.dialects import words
 from planner.layout import Layout
 from planner.memory import TERMS
 from planner.model_spec import GroupedQueryAttention, ModelSpec
@@ -18,8 +19,9 @@ from planner.report.answer import Answer
 from planner.report.links import link_words
 from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
 from planner.search import ASSUMED_TIE_FRACTION
+from planner.settings import Settings
 from planner.verdict import ASSUMED_MARGIN_FRACTION
-from planner.workload import TunerType
+from planner.workload import Task, TunerType
 
 FULL_WIDTH = 100
 _GROUPS = {term.id: term.group for term in TERMS}
@@ -75,6 +77,8 @@ def _print_header(answer: Answer, out: Console) -> None:
         ("Workload", _workload(problem)),
         ("Stack", _stack(problem)),
     ]
+    if problem.settings.given:
+        pairs.append(("Set", _settings(problem.settings)))
     result = answer.search
     if result is not None:
         pairs.append(
@@ -115,14 +119,35 @@ def _workload(problem: Problem) -> str:
     tuner = "full fine-tuning"
     if workload.tuner_type is TunerType.LORA:
         tuner = f"LoRA of rank {workload.lora_rank}"
+    if workload.task is Task.PT:
+        tuner += " on whole texts (pt)"
     text = (
-        f"{tuner}, bf16, packed {workload.seq_length} tokens, "
-        f"global batch {workload.global_batch_size}, Adam with distributed optimizer"
+        f"{tuner}, {_precision(problem.settings)}, packed {workload.seq_length} tokens, "
+        f"global batch {workload.global_batch_size}, {_optimizer(problem.settings)}"
     )
     if workload.mtp_num_layers:
         text += f", {workload.mtp_num_layers} MTP layer"
     if workload.routing_imbalance != 1.0:
         text += f", busiest experts {workload.routing_imbalance:g} x the mean"
+    return text
+
+
+def _settings(settings: Settings) -> str:
+    return ", ".join(f"{flag}={' '.join(words(value))}" for flag, value in settings.given.items())
+
+
+def _precision(settings: Settings) -> str:
+    if settings.fp8_format is None:
+        return "bf16"
+    return f"bf16 with fp8 products ({settings.fp8_format}, {settings.fp8_recipe})"
+
+
+def _optimizer(settings: Settings) -> str:
+    name = {"adam": "Adam", "sgd": "SGD"}[settings.optimizer]
+    kind = "distributed" if settings.use_distributed_optimizer else "replicated"
+    text = f"{name} with {kind} optimizer"
+    if settings.optimizer_cpu_offload:
+        text += f", {settings.offloaded_fraction:.0%} of its states on the host"
     return text
 
 
@@ -346,12 +371,12 @@ def _layers(stage: StagePlan, last: int, mtp_num_layers: int) -> str:
     if len(chunks) > 2:
         text = f"{stage.num_layers} in {len(chunks)}"
     else:
-        text = " ".join(_range(chunk) for chunk in chunks)
-    if stage.stage == 0:
-        text = f"E + {text}"
-    if stage.stage != last:
-        return text
-    return f"{text} + MTP + L" if mtp_num_layers else f"{text} + L"
+        text = " ".join(_range(chunk) for chunk in chunks if chunk)
+    parts = ["E"] if stage.stage == 0 else []
+    parts += [text] if stage.num_layers else []
+    if stage.stage == last:
+        parts += ["MTP", "L"] if mtp_num_layers else ["L"]
+    return " + ".join(parts)
 
 
 def _range(chunk: list[int]) -> str:

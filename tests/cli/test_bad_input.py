@@ -149,6 +149,75 @@ MISTAKES: dict[str, Mistake] = {
     "a misspelt tuner": of_example("--tuner-type", "lorra", says=("'lorra'", "'full', 'lora'")),
     "a misspelt placement": of_example("--placement", "nv", says=("'nv'", "'nvlink', 'any'")),
     "a misspelt load": of_example("--load", "hf", says=("'hf'", "'mcore', 'direct'")),
+    # -- settings ----------------------------------------------------------------------------------
+    "a setting of no value": of_example("--set", "lr", says=("NAME=VALUE, not 'lr'",)),
+    "a misspelt setting": of_example(
+        "--set", "optimzer=sgd", says=("'optimzer'", "the nearest is optimizer")
+    ),
+    "a setting of no argument": of_example(
+        "--set", "zzzzzzzz=1", says=("'zzzzzzzz'", "docs/settings.md")
+    ),
+    "a planned argument": of_example(
+        "--set", "tensor_model_parallel_size=2", says=("is planned, not set", "--tp")
+    ),
+    "an argument of the site": of_example("--set", "model=/m", says=("use --model-path",)),
+    "an argument that is not modelled": of_example(
+        *("--set", "use_megatron_fsdp=true"),
+        says=("use_megatron_fsdp cannot be set: Megatron-FSDP shards", "distributed optimizer"),
+    ),
+    "an optimizer that is not modelled": of_example(
+        "--set", "optimizer=muon", says=("emerging_optimizers", "modelled: adam, sgd")
+    ),
+    "a misspelt choice": of_example(
+        "--set", "fp8_format=hybird", says=("one of e4m3, hybrid", "the nearest is hybrid")
+    ),
+    "a setting of another type": of_example(
+        "--set", "optimizer_cpu_offload=yes", says=("must be true or false, not 'yes'",)
+    ),
+    "a setting out of bounds": of_example(
+        "--set", "save_total_limit=1", says=("save_total_limit must be at least 2, not '1'",)
+    ),
+    "a setting twice": of_example(
+        "--set", "lr=1e-4", "--set", "lr=1e-5", says=("lr is set twice",)
+    ),
+    "iterations and epochs": of_example(
+        *("--set", "train_iters=9", "--set", "num_train_epochs=2"), says=("give one of the two",)
+    ),
+    "a setting without what it needs": of_example(
+        *("--set", "fp8_recipe=blockwise"), says=("does nothing without --set fp8_format=hybrid",)
+    ),
+    "a setting of LoRA": of_example(
+        "--set", "target_modules=linear_qkv", says=("or give --tuner-type lora",)
+    ),
+    "a setting of experts": Mistake(
+        ("--gpus", "8", "--model", "Qwen2.5-7B", "--set", "moe_z_loss_coeff=1e-3"),
+        ("moe_z_loss_coeff does nothing without a model with experts",),
+    ),
+    "a setting that an old release lacks": of_example(
+        *("--stack", "ms-swift-3.12", "--set", "cp_comm_type=p2p"),
+        says=("ms-swift 3.12.6 has no argument cp_comm_type: it came with 4.4",),
+    ),
+    "a layout that cannot be read": of_check(
+        *("--pp", "2", "--set", "pipeline_model_parallel_layout=Ex|L"), says=("'x' is not one of",)
+    ),
+    "an endless layout": of_check(
+        *("--set", "pipeline_model_parallel_layout=t*99999999999"), says=("repeats", "times")
+    ),
+    "a module that is not there": of_example(
+        *("--tuner-type", "lora", "--set", "target_modules=linear_qvk"),
+        says=("'linear_qvk' is not a linear layer", "the nearest is linear_qkv"),
+    ),
+    "fp8 with LoRA": of_example(
+        *("--tuner-type", "lora", "--set", "fp8_format=e4m3"), says=("not planned with LoRA",)
+    ),
+    "MTP apart from the loss": of_check(
+        *("--pp", "2", "--set", "pipeline_model_parallel_layout=Et*48m|L"),
+        says=("MTP layers apart from the loss", "in the last chunk"),
+    ),
+    "settings that no layout keeps": of_example(
+        "--set", "optimizer=sgd", says=("distributed optimizer has no sgd",)
+    ),
+    "a misspelt task": of_example("--task", "ptt", says=("'ptt'", "'sft', 'pt'")),
     # -- scripts -----------------------------------------------------------------------------------
     "scripts without a model": of_example(
         *("--output-dir", "run", "--dataset", "d.jsonl"),

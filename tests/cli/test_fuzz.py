@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 # Wise and foolish values of every flag. Clusters are small, so that a search takes a moment.
 NUMBERS = ["1", "2", "3", "4", "8", "0", "-1", "7", "64", "1e3", "9" * 30, "", "x", "0x10", "1.5"]
+LAYOUTS = ["E|t*48|L", "Et*14|t*14L", "(t*9|)*99999", "t*" + "9" * 5000, "E((t|)*2)*3L", "", "|||"]
 VALUES: dict[str, list[str]] = {
     "--gpus": ["1", "2", "4", "6", "8", "0", "-8", "x", "", "9" * 30],
     "--nodes": ["1", "2", "3", "0", "-1", "9" * 30, "one"],
@@ -39,6 +40,18 @@ VALUES: dict[str, list[str]] = {
     "--mean-document-tokens": NUMBERS,
     "--mtp-num-layers": ["0", "1", "-1", "64", "9" * 30],
     "--placement": ["nvlink", "any", "ANY", ""],
+    "--task": ["sft", "pt", "rlhf"],
+    "--set": [
+        *("", "=", "x", "lr", "lr=", "lr=1e-5", "lr=nan", "lr=1e400", "--lr=1e-4", "a\nb=1"),
+        *("optimizer=sgd", "optimizer=muon", "use_distributed_optimizer=false", "fp16=true"),
+        *("optimizer_cpu_offload=true", "optimizer_offload_fraction=0.5", "exp_avg_dtype=fp8"),
+        *("use_precision_aware_optimizer=True", "main_grads_dtype=bf16", "wandb_project=\x1b[31m"),
+        *("fp8_format=hybrid", "fp8_recipe=mxfp8", "fp8_recipe=blockwise", "target_modules=all"),
+        *("target_modules=linear_qkv", "moe_expert_capacity_factor=1.5", "lora_dropout=0"),
+        *("decoder_first_pipeline_num_layers=3", "decoder_last_pipeline_num_layers=60"),
+        *("account_for_loss_in_pipeline_split=true", "microbatch_group_size_per_vp_stage=4"),
+        *(f"pipeline_model_parallel_layout={text}" for text in LAYOUTS),
+    ],
 }
 OF_SEARCH: dict[str, list[str]] = {
     **VALUES,

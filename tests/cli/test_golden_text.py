@@ -13,6 +13,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     "check": ("check", *EXAMPLE, "--tp", "1", "--pp", "2", "--ep", "8"),
     "check-illegal": ("check", *EXAMPLE, "--tp", "3", "--pp", "2", "--ep", "8"),
+    "check-set": (
+        *("check", *EXAMPLE, "--pp", "4", "--ep", "4", "--task", "pt"),
+        *("--set", "pipeline_model_parallel_layout=E,t*16|t*16|t*16|L", "--set", "lr=2e-5"),
+        *("--set", "optimizer_cpu_offload=true", "--set", "fp8_format=hybrid"),
+        *("--set", "use_precision_aware_optimizer=true", "--set", "report_to=tensorboard,wandb"),
+    ),
     "check-placement": ("check", *EXAMPLE, "--ep", "16", "--recompute", "full"),
 }
 NOTHING_FITS = ("--gpus", "16", "--nodes", "2", "--model", "Qwen3-235B-A22B")

@@ -42,6 +42,13 @@ SEARCHES: dict[str, tuple[str, ...]] = {
     "LoRA on one GPU": ("--gpus", "1", "--model", "Qwen2.5-7B", "--tuner-type", "lora"),
     "LoRA": (*EXAMPLE, "--tuner-type", "lora", "--lora-rank", "64", "--recompute", "none"),
     "an old stack": (*EXAMPLE, "--stack", "ms-swift-3.12", "--topology", "h20-8x-erdma"),
+    "states on the host": (
+        *("--gpus", "8", "--model", "Qwen3-30B-A3B", "--set", "optimizer_cpu_offload=true"),
+        *("--set", "use_precision_aware_optimizer=true", "--task", "pt"),
+    ),
+    "named modules of LoRA": (
+        *(*EXAMPLE, "--tuner-type", "lora", "--set", "target_modules=linear_qkv,linear_proj"),
+    ),
     "imbalance and short documents": (
         *(*EXAMPLE, "--routing-imbalance", "1.5", "--mean-document-tokens", "700"),
         *("--micro-batch-size", "1", "--recompute", "full"),
@@ -62,6 +69,15 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "a module that does not exist": (*EXAMPLE, "--recompute-modules", "core_atn"),
     "MTP layers that are not there": (*EXAMPLE, "--mtp-num-layers", "1"),
     "LoRA": (*EXAMPLE, "--tuner-type", "lora", "--tp", "2", "--ep", "8"),
+    "settings of every kind": (
+        *(*EXAMPLE, "--pp", "4", "--ep", "4", "--set", "report_to=tensorboard,wandb"),
+        *("--set", "pipeline_model_parallel_layout=E,t*16|t*16|t*16|L", "--set", "lr=2e-5"),
+        *("--set", "fp8_format=hybrid", "--set", "moe_expert_capacity_factor=1.25"),
+    ),
+    "what a GPU refuses": (*(*EXAMPLE, "--set", "fp8_format=hybrid", "--set", "fp8_recipe=mxfp8"),),
+    "a named split that is none": (
+        *(*EXAMPLE, "--pp", "8", "--set", "decoder_first_pipeline_num_layers=47"),
+    ),
 }
 FAILURES: dict[str, tuple[str, ...]] = {
     "nothing fits": ("--gpus", "16", "--model", "Qwen3-235B-A22B"),
@@ -141,6 +157,7 @@ def test_the_verdict_is_missing_only_where_a_broken_rule_leaves_nothing_to_evalu
         "illegal",
         "larger than the world",
         "more chunks than layers",
+        "a named split that is none",
         "a module that does not exist",
     }
     assert verdicts["exceeds"] == "exceeds"

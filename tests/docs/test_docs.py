@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -66,9 +67,9 @@ def test_commands_of_the_readme_are_commands() -> None:
     """Every `plan` line of the README is one that works as far as it goes."""
     text = README.read_text(encoding="utf-8").replace("\\\n", "")
     lines = re.findall(r"^plan (--gpus [^#\n]*|check [^#\n]*)", text, re.MULTILINE)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
-        words = line.split()
+        words = shlex.split(line)
         if "--output-dir" in words:
             words = words[: words.index("--output-dir")]
         assert plan(*words).status == 0

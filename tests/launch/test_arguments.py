@@ -10,7 +10,7 @@ from runs import golden_cases, make_run
 
 from planner.layout import PipelineSplit, Recompute
 from planner.recipe import load_recipe
-from planner.swift_args import FLAG_ORDER, NOTES, layout_string, pipeline_args
+from planner.swift_args import FLAG_ORDER, NOTES, layout_string, pipeline_args, sections
 from planner.workload import TunerType
 
 SHARED = Recompute(granularity="selective", modules=("shared_experts",))
@@ -105,8 +105,11 @@ def test_mtp_layers_stand_before_the_loss() -> None:
 
 def test_every_flag_has_a_place_and_a_heading_once() -> None:
     for case in golden_cases():
-        places = [FLAG_ORDER[flag] for flag in case.run.plan.args]
+        args = case.run.plan.args
+        places = [FLAG_ORDER[flag] for flag in args if flag in FLAG_ORDER]
         assert places == sorted(set(places)), case.name
+        under_headings = [flag for flags in sections(args).values() for flag in flags]
+        assert under_headings == list(args), case.name
 
 
 def test_every_note_is_of_a_flag() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import MODELS, Case, cases, problem, splits
+from setting_edges import SETTING_EDGES
 
 from planner.constraints import LEVELS, RULES, rules_for, violations
 from planner.evaluate import Evaluator
@@ -119,6 +120,7 @@ EDGES: dict[str, tuple[Edge, Edge]] = {
         (QWEN3, sizes(pp=2, split=TWO_STAGES, recompute=block(29))),
         (QWEN3, sizes(pp=2, split=TWO_STAGES, recompute=block(28))),
     ),
+    **SETTING_EDGES,
 }
 
 
@@ -351,4 +353,4 @@ def test_rules_hold_for_releases() -> None:
 def test_every_rule_has_a_source_and_a_level() -> None:
     assert len(BY_ID) == len(RULES)
     assert all(rule.source and rule.level in LEVELS for rule in RULES)
-    assert {rule.kind for rule in RULES} == {"illegal", "placement"}
+    assert {rule.kind for rule in RULES} == {"illegal", "placement", "engine"}

@@ -18,7 +18,11 @@ from mcore_bridge import get_mcore_model, split_cp_inputs
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.moe.moe_layer import MoELayer
 from swift.arguments import ExportArguments
-from swift.megatron.arguments import MegatronExportArguments, MegatronSftArguments
+from swift.megatron.arguments import (
+    MegatronExportArguments,
+    MegatronPretrainArguments,
+    MegatronSftArguments,
+)
 from swift.megatron.model.utils import get_mcore_model_config
 from swift.megatron.utils import get_padding_to, prepare_mcore_model
 from swift.utils.utils import _patch_get_type_hints
@@ -29,6 +33,7 @@ from stack import fake_world
 
 ARGUMENT_CLASSES = {
     "megatron sft": MegatronSftArguments,
+    "megatron pt": MegatronPretrainArguments,
     "megatron export": MegatronExportArguments,
     "swift export": ExportArguments,
 }
@@ -104,9 +109,9 @@ def parse(
         return {**answer, "error": f"unknown flags: {answer['unknown']}", "where": ""}
     fake_world.enter(world_size, rank)
     try:
-        arguments = _post_init(subcommand, argv, answer)
+        arguments = post_init(subcommand, argv, answer)
         if build:
-            answer["chunks"] = [_count(model) for model in _build(arguments, answer)]
+            answer["chunks"] = [_count(model) for model in build_models(arguments, answer)]
     except BaseException as error:
         return {**answer, "error": f"{type(error).__name__}: {error}", "where": _where(error)}
     plain = (bool, int, float, str, type(None))
@@ -114,7 +119,7 @@ def parse(
     return {**answer, "ok": True, "stage": None, "arguments": kept}
 
 
-def _post_init(subcommand: str, argv: list[str], answer: dict[str, Any]) -> Any:
+def post_init(subcommand: str, argv: list[str], answer: dict[str, Any]) -> Any:
     """Parse; the parser makes the dataclass, whose post-init is most of ms-swift's checking."""
     parser = _parser(subcommand)
     with contextlib.redirect_stderr(io.StringIO()):
@@ -134,21 +139,21 @@ def first_step(argv: list[str], world_size: int, rank: int = 0) -> dict[str, str
     device a layer that refuses nothing fails where it reads values.
     """
     fake_world.enter(world_size, rank)
-    arguments = _post_init("megatron sft", argv, {})
-    models = _build(arguments, {})
+    arguments = post_init("megatron sft", argv, {})
+    models = build_models(arguments, {})
     sparse = [layer.mlp for layer in models[0].decoder.layers if isinstance(layer.mlp, MoELayer)]
     hidden_states = _hidden_states(arguments, models[0].config)
     return {
-        "schedule": _raised(lambda: _start_schedule(arguments, models)),
-        "moe_layer": _raised(lambda: sparse[0](hidden_states)) if sparse else None,
-        "cp_inputs": _raised(lambda: split_cp_inputs(hidden_states, None, 0)),
+        "schedule": raised(lambda: _start_schedule(arguments, models)),
+        "moe_layer": raised(lambda: sparse[0](hidden_states)) if sparse else None,
+        "cp_inputs": raised(lambda: split_cp_inputs(hidden_states, None, 0)),
     }
 
 
 def padding(argv: list[str], world_size: int) -> int | None:
     """Return the number of tokens of which ms-swift makes each batch a multiple."""
     fake_world.enter(world_size, 0)
-    multiple: int | None = get_padding_to(_post_init("megatron sft", argv, {}))
+    multiple: int | None = get_padding_to(post_init("megatron sft", argv, {}))
     return multiple
 
 
@@ -177,7 +182,7 @@ def _hidden_states(arguments: Any, config: Any) -> torch.Tensor:
     return torch.empty(shape, dtype=config.params_dtype, device="meta")
 
 
-def _raised(action: Callable[[], object]) -> str | None:
+def raised(action: Callable[[], object]) -> str | None:
     try:
         action()
     except Exception as error:  # whatever refuses, its words are the result
@@ -185,7 +190,7 @@ def _raised(action: Callable[[], object]) -> str | None:
     return None
 
 
-def _build(arguments: Any, answer: dict[str, Any]) -> list[Any]:
+def build_models(arguments: Any, answer: dict[str, Any]) -> list[Any]:
     """What the trainer would build on this rank: a model for each chunk."""
     answer["stage"] = "config"
     arguments.init_model_with_meta_device = True

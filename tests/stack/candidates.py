@@ -6,11 +6,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from planner.constraints import Rule, violations
+from planner.constraints import violations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.model_config import model_spec_from_config
+from planner.named_split import named_split
+from planner.pipeline_layout import layout_chunks
 from planner.problem import Problem, Sizes
 from planner.recipe import load_recipe
+from planner.rule import Rule
+from planner.settings import AS_PLANNED, Settings, read_settings, with_settings
 from planner.stack import load_stack
 from planner.swift_args import training_args
 from planner.topology_files import load_topology
@@ -39,6 +43,7 @@ class Candidate:
     model: str
     workload: Workload
     sizes: Sizes
+    settings: Settings = AS_PLANNED
 
     def problem(self, megatron_core: str) -> Problem:
         """The search that would meet it."""
@@ -48,7 +53,8 @@ class Candidate:
             cluster=load_topology("h100-8x-ib", 1),
             workload=self.workload,
             stack=replace(load_stack(), megatron_core=megatron_core),
-            recipe=load_recipe(self.workload.tuner_type),
+            recipe=with_settings(load_recipe(self.workload.tuner_type), self.settings),
+            settings=self.settings,
         )
 
     def broken(self, megatron_core: str) -> list[Rule]:
@@ -70,9 +76,16 @@ class Candidate:
         flags: dict[str, Any] = {
             "expert_model_parallel_size": sizes.ep,
             "expert_tensor_parallel_size": sizes.etp,
-            **training_args(problem.model, layout, self.workload, problem.stack, problem.recipe),
+            **training_args(
+                problem.model,
+                layout,
+                self.workload,
+                problem.stack,
+                problem.recipe,
+                problem.settings,
+            ),
         }
-        if sizes.split is None:
+        if sizes.split is None and not self.settings.names_split:
             flags["pipeline_model_parallel_size"] = sizes.pp
             flags["virtual_pipeline_model_parallel_size"] = sizes.vpp
         return flags
@@ -86,14 +99,23 @@ def candidate(
     recompute: Recompute = RECOMPUTE[0],
     dispatcher: str = "alltoall",
     parallel: dict[str, int] | None = None,
+    settings: tuple[str, ...] = (),
     **workload: Any,
 ) -> Candidate:
     """Return a candidate with `sizes[stage][virtual_stage]` layers; None: one stage with all."""
     layers = sizes or even(models.short_config(model)["num_hidden_layers"], 1)
+    given = read_settings(settings)
     grid = {"pp": len(layers), "vpp": len(layers[0]), **(parallel or {})}
     return Candidate(
         model,
-        Workload(**{"global_batch_size": 24 * world_size, "placement": Placement.ANY, **workload}),
+        Workload(
+            **{
+                "global_batch_size": 24 * world_size,
+                "placement": Placement.ANY,
+                "target_modules": given.target_modules,
+                **workload,
+            }
+        ),
         Sizes(
             world_size=world_size,
             split=split(layers),
@@ -101,6 +123,7 @@ def candidate(
             dispatcher=dispatcher,
             **grid,
         ),
+        given,
     )
 
 
@@ -141,9 +164,54 @@ def _parallel_sizes(draw: st.DrawFn, world_size: int, is_moe: bool) -> dict[str,
     }
 
 
+OTHERS = [
+    (),
+    ("moe_expert_capacity_factor=1.25",),
+    ("moe_pad_expert_input_to_capacity=true",),
+    ("moe_pad_expert_input_to_capacity=true", "moe_expert_capacity_factor=2"),
+    ("fp8_format=hybrid",),
+    ("fp8_format=e4m3", "fp8_recipe=tensorwise"),
+    ("fp8_param_gather=true",),
+]
+
+
+@st.composite
+def _settings(
+    draw: st.DrawFn, num_layers: int, pp: int, *, is_moe: bool, is_full: bool
+) -> tuple[str, ...]:
+    """Settings that decide the split, right or wrong, and others that the model's builder reads."""
+    chosen = list(draw(st.sampled_from(OTHERS))) if is_moe and is_full else []
+    kind = draw(st.sampled_from(["none", "none", "ends", "accounted", "layout"]))
+    if kind == "ends":
+        for end in draw(st.sampled_from([("first",), ("last",), ("first", "last")])):
+            size = draw(st.integers(1, num_layers))
+            chosen.append(f"decoder_{end}_pipeline_num_layers={size}")
+    if kind in ("accounted", "ends"):
+        few = st.lists(st.sampled_from(["embedding", "loss"]), unique=True, max_size=2)
+        accounted = draw(few) if kind == "accounted" or draw(st.integers(0, 4)) == 0 else []
+        chosen += [f"account_for_{end}_in_pipeline_split=true" for end in accounted]
+    if kind == "layout":
+        chunks = pp * draw(st.sampled_from([1, 1, 2]))
+        layers = num_layers + draw(st.sampled_from([0, 0, 0, 1, -1]))
+        cuts = st.lists(st.integers(0, layers), min_size=chunks - 1, max_size=chunks - 1)
+        bounds = [0, *sorted(draw(cuts)), layers]
+        held = ["t" * (end - first) for first, end in pairwise(bounds)]
+        chosen.append(f"pipeline_model_parallel_layout=E{'|'.join(held)}L")
+    return tuple(chosen)
+
+
+def _named(settings: Settings, num_layers: int, sizes: dict[str, int]) -> PipelineSplit | None:
+    """The split of settings; ms-swift reads the virtual stages in a layout string."""
+    layout = settings.pipeline_model_parallel_layout
+    if layout is not None:
+        sizes["vpp"] = max(1, len(layout_chunks(layout)) // sizes["pp"])
+    return named_split(settings, num_layers, sizes["pp"], sizes["vpp"])
+
+
 @st.composite
 def candidates(draw: st.DrawFn) -> Candidate:
-    """A layout whose sizes fit together, with at most one of them replaced by any other."""
+    """A layout whose sizes fit together, with at most one of them replaced by any other, and
+    settings of any kind."""
     model = draw(st.sampled_from(sorted(models.SHORT)))
     world_size = draw(st.sampled_from([1, 2, 3, 4, 6, 8, 12, 16, 24]))
     sizes = _parallel_sizes(draw, world_size, is_moe="2.5" not in model)
@@ -151,20 +219,30 @@ def candidates(draw: st.DrawFn) -> Candidate:
     if draw(st.booleans()):
         sizes[draw(st.sampled_from(SIZES))] = draw(st.sampled_from([1, 2, 3, 4, 5, 8]))
     num_layers = models.short_config(model)["num_hidden_layers"]
+    tuner = draw(st.sampled_from(TunerType))
+    mtp = draw(st.sampled_from([0, 1])) if "deepseek" in model else 0
+    is_moe, is_full = "2.5" not in model, tuner is TunerType.FULL
+    words = draw(_settings(num_layers, sizes["pp"], is_moe=is_moe, is_full=is_full))
+    given = read_settings(words)
+    if given.names_split:
+        chosen_split = _named(given, num_layers, sizes)
+    else:
+        chosen_split = draw(_splits(num_layers, sizes["pp"], sizes["vpp"]))
     return Candidate(
         model,
         Workload(
             seq_length=9216,  # 2^10 * 9: tp and cp may be multiples of three
             global_batch_size=a_step * draw(st.integers(1, 3)),
-            tuner_type=draw(st.sampled_from(TunerType)),
-            mtp_num_layers=draw(st.sampled_from([0, 1])) if "deepseek" in model else 0,
+            tuner_type=tuner,
+            mtp_num_layers=mtp,
             placement=Placement.ANY,
         ),
         Sizes(
             world_size=world_size,
             recompute=draw(st.sampled_from(RECOMPUTE)),
-            split=draw(_splits(num_layers, sizes["pp"], sizes["vpp"])),
+            split=chosen_split,
             dispatcher=draw(st.sampled_from(["alltoall"] * 9 + ["allgather"])),
             **sizes,
         ),
+        given,
     )

@@ -145,6 +145,12 @@ class RealStack:
         multiple: int | None = self.call("padding", argv=argv, world_size=world_size)
         return multiple
 
+    def optimizer(self, model: Path, world_size: int, flags: Flags) -> dict[str, Any]:
+        """Return the buffers of a rank's optimizer: see `stack.optimizers.optimizer`."""
+        argv = self.training_argv(model, flags)
+        made: dict[str, Any] = self.call("optimizer", argv=argv, world_size=world_size)
+        return made
+
     def parse(
         self,
         subcommand: str,

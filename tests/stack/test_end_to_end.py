@@ -12,13 +12,15 @@ import pytest
 from launch.run_folder import write_run_folder
 from planner.layout import Layout, Recompute
 from planner.model_files import resolve_model
+from planner.named_split import named_split
 from planner.plan import Plan
 from planner.recipe import load_recipe
 from planner.run import Machines, Run
+from planner.settings import read_settings, with_settings
 from planner.site import Site
 from planner.stack import load_stack
 from planner.swift_args import training_args
-from planner.workload import TunerType, Workload
+from planner.workload import Task, TunerType, Workload
 from stack import models
 from stack.emitted import run_script
 from stack.layouts import even, split
@@ -29,16 +31,34 @@ STEPS = 2
 GIB = 2**30
 
 
-def _run(model_folder: Path, dataset: Path) -> Run:
-    """Two steps of full fine-tuning of the tiny model under EP2."""
+# What a continued pretraining sets: stages of its own for the embedding and the loss, replicated
+# states of SGD, and arguments that are handed on.
+SET = (
+    "pipeline_model_parallel_layout=Etttt|L",
+    "optimizer=sgd",
+    "use_distributed_optimizer=false",
+    "moe_expert_capacity_factor=2",
+    "weight_decay=0.05",
+    "report_to=tensorboard",
+    "lr=0.02",
+)
+
+
+def _run(
+    model_folder: Path, dataset: Path, task: Task = Task.SFT, words: tuple[str, ...] = ()
+) -> Run:
+    """Two steps of full fine-tuning of the tiny model under EP2, or PP2 where a split is set."""
     model = resolve_model(str(model_folder))
-    workload = Workload(seq_length=128, global_batch_size=4)
+    workload = Workload(seq_length=128, global_batch_size=4, task=task)
+    settings = read_settings(words)
+    parallel: dict[str, Any] = {"ep": 2, "split": split(even(model.num_layers, 1))}
+    if settings.names_split:
+        parallel = {"pp": 2, "split": named_split(settings, model.num_layers, 2, 1)}
     layout = Layout(
         world_size=2,
-        ep=2,
         global_batch_size=4,
-        split=split(even(model.num_layers, 1)),
         recompute=Recompute(granularity="selective", modules=("layernorm", "moe_act")),
+        **parallel,
     )
     recipe = replace(
         load_recipe(TunerType.FULL),
@@ -47,9 +67,10 @@ def _run(model_folder: Path, dataset: Path) -> Run:
         dataset_num_proc=1,
         dataloader_num_workers=1,
     )
-    stack = load_stack()
+    recipe, stack = with_settings(recipe, settings), load_stack()
+    args = training_args(model, layout, workload, stack, recipe, settings)
     return Run(
-        plan=Plan(layout=layout, args=training_args(model, layout, workload, stack, recipe)),
+        plan=Plan(layout=layout, args=args),
         recipe=recipe,
         site=Site(model_path=str(model_folder), dataset=(str(dataset),)),
         model=model,
@@ -57,6 +78,7 @@ def _run(model_folder: Path, dataset: Path) -> Run:
             num_nodes=1, gpus_per_node=2, gpu_name="H100-SXM-80GB", gpu_memory_bytes=80 * GIB
         ),
         stack=stack,
+        task=task,
     )
 
 
@@ -84,6 +106,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         back.result()
     run_script(folder / "convert_mcore_to_hf.sh")
     return Trained(model, folder, log)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run of `megatron pt` with settings, converted and trained."""
+    root = tmp_path_factory.mktemp("pretraining")
+    model = models.write_tiny_qwen3_moe(root / "tiny-qwen3-moe")
+    dataset = models.write_toy_dataset(root / "toy.jsonl")
+    folder = root / "run"
+    write_run_folder(_run(model, dataset, Task.PT, SET), folder)
+    run_script(folder / "convert_hf_to_mcore.sh")
+    return Trained(model, folder, run_script(folder / "train.sh"))
 
 
 def _weights(folder: Path) -> Mapping[str, Any]:
@@ -114,6 +148,14 @@ def test_without_training_the_weights_come_back_to_the_last_bit(trained: Trained
 def test_training_takes_its_steps_and_the_loss_falls(trained: Trained) -> None:
     losses = [float(loss) for loss in re.findall(r"'loss': ([0-9.]+)", trained.log)]
 
+    assert len(losses) == STEPS
+    assert losses[1] < losses[0]
+
+
+def test_pretraining_with_settings_takes_its_steps_and_the_loss_falls(pretrained: Trained) -> None:
+    losses = [float(loss) for loss in re.findall(r"'loss': ([0-9.]+)", pretrained.log)]
+
+    assert "megatron pt train.yaml" in (pretrained.run / "train.yaml").read_text()
     assert len(losses) == STEPS
     assert losses[1] < losses[0]
 

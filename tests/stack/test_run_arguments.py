@@ -52,7 +52,7 @@ def test_training_is_accepted_and_builds_the_plans_layers(
     words = argv(translate(train_args(run), DIALECT))
     split, world_size = run.plan.layout.split, run.plan.layout.world_size
     for rank, stage in ((0, 0), (world_size - 1, split.num_stages - 1)):
-        answer = stack.parse("megatron sft", words, world_size, rank=rank, build=True)
+        answer = stack.parse(f"megatron {run.task}", words, world_size, rank=rank, build=True)
         assert layers(answer) == planned(split, stage)
 
 

@@ -30,7 +30,7 @@ def _load() -> dict[str, Any]:
     import megatron.core
 
     cuda_on_cpu.answer_megatron_core()
-    from stack import arguments, fake_world, meaning
+    from stack import arguments, fake_world, meaning, optimizers
 
     logging.disable(logging.WARNING)
     gc.freeze()  # else every collection walks through all that was imported
@@ -44,6 +44,9 @@ def _load() -> dict[str, Any]:
         "parse": arguments.parse,
         "first_step": arguments.first_step,
         "padding": arguments.padding,
+        "optimizer": optimizers.optimizer,
+        "offload_options": optimizers.offload_options,
+        "layout_chunks": optimizers.layout_chunks,
     }
 
 

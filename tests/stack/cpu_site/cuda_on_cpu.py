@@ -67,7 +67,7 @@ class CudaMeans(TorchFunctionMode):
         )
         if func is torch.Tensor.type and isinstance(answer, str):
             # megatron-core's optimizer sorts parameters by names such as torch.cuda.FloatTensor
-            return answer.replace("torch.", "torch.cuda.", 1)
+            return answer.replace(".meta.", ".").replace("torch.", "torch.cuda.", 1)
         return answer
 
     def _translate(self, value: Any) -> Any:

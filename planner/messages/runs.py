@@ -1,0 +1,46 @@
+"""Sentences about run folders, scripts and the machines that run them."""
+
+from planner.messages.message import Message
+
+MESSAGES: dict[str, Message] = {
+    "run.not_trained": Message(
+        "no scripts are written for {model}: ms-swift's Megatron commands cannot train it ({why})",
+        "leave --output-dir out: the plan itself is printed",
+    ),
+    "run.needs": Message(
+        "scripts need {flags}",
+        "--model-path FOLDER-OR-HUB-ID --dataset FILE-OR-HUB-ID, as the nodes see them; "
+        "or a site file",
+    ),
+    "run.bad_path": Message(
+        "{flag} {path!r} cannot stand on a command line",
+        "give a path that is not empty and does not begin with a hyphen, for example ./-name",
+    ),
+    "run.folder_exists": Message(
+        "{path} exists already", "give another --output-dir, or remove it first"
+    ),
+    "run.folder_unwritable": Message(
+        "{path} cannot be written: {reason}", "give another --output-dir"
+    ),
+    "run.not_a_run": Message(
+        "{path} is not the run.json of a run: {reason}", "plan again with --output-dir"
+    ),
+    "run.planned_with": Message(
+        "{path} was planned with {variable}={planned}, not {given}",
+        "give another folder (RUN= of make), or leave {variable} out",
+    ),
+    "run.no_script": Message(
+        "{path} has no {script}",
+        "a run planned with --load direct converts nothing before training; "
+        "moe-launch render writes missing scripts",
+    ),
+    "dlc.too_large": Message(
+        "the PAI-DLC job takes {size} bytes, more than the {limit} that PAI-DLC accepts",
+        "move long values of env to a file on the shared storage",
+    ),
+    "launch.gpus_missing": Message(
+        "this machine has {available} GPUs, the plan wants {wanted} on each of {nodes} nodes: "
+        "{gpu}",
+        "run this on such a machine, or plan for this one",
+    ),
+}

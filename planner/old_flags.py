@@ -6,10 +6,9 @@ from functools import cache
 from typing import Any
 
 from planner.errors import UsageError
-from planner.flag_history import DATA_FOLDER, MEGATRON, new_flags, old_flags
+from planner.flag_history import DATA_FOLDER, new_flags, old_flags
 from planner.messages import MESSAGES
-from planner.recipe import Recipe
-from planner.swift_args import FLAG_ORDER
+from planner.setting_table import SETTABLE, setting_table
 from planner.yaml_files import StrictModel, load_yaml_model
 
 REMOVED_SINCE = "4.0"  # when every flag without another name went
@@ -76,13 +75,14 @@ def way(flag: str) -> str | None:
         return _text("way.option", option=table.options[flag])
     if flag in table.searched:
         return _text("way.searched", option=table.searched[flag])
-    if flag in {field.name for field in fields(Recipe)} - {"reasons"}:
-        return _text("way.recipe", flag=flag)
     if flag in table.site:
         return _text("way.site", flag=flag)
-    came = new_flags().first_release(flag, MEGATRON) is not None
-    renamed = any(each.now == flag for each in old_flags().renamed.values())
-    return _text("way.script", flag=flag) if came or renamed or flag in FLAG_ORDER else None
+    setting = setting_table().get(flag)
+    if setting is None:
+        return None
+    if setting.kind in SETTABLE:
+        return _text(f"way.{setting.kind}", flag=flag)
+    return _text("way.refused", flag=flag, why=setting.why)
 
 
 def explain_option(option: str, known: bool, reason: str) -> UsageError | None:

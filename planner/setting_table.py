@@ -100,6 +100,15 @@ def settable() -> list[str]:
     return [name for name, flag in setting_table().items() if flag.kind in SETTABLE]
 
 
+def _unknown(name: str) -> UsageError:
+    """A name that 4.6 does not have: what became of it, or the nearest."""
+    from planner.old_flags import hint  # which reads this table itself
+
+    old = hint(name)
+    text = _nearest(name) if old is None else old.text
+    return UsageError("setting.unknown", name=shortened(name), suggestion=text)
+
+
 def read_setting(text: str) -> tuple[Flag, SettingValue]:
     """The flag and the value of NAME=VALUE.
 
@@ -112,7 +121,7 @@ def read_setting(text: str) -> tuple[Flag, SettingValue]:
         raise UsageError("setting.form", text=shortened(text))
     flag = setting_table().get(name)
     if flag is None:
-        raise UsageError("setting.unknown", name=shortened(name), suggestion=_nearest(name))
+        raise _unknown(name)
     if flag.spec is None:
         raise UsageError(f"setting.{flag.kind}", name=name, why=flag.why, instead=flag.instead)
     return flag, _checked(name, flag.spec, value.strip())

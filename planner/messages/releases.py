@@ -22,9 +22,11 @@ MESSAGES: dict[str, Message] = {
     "hint.removed": Message("--{old} is gone since ms-swift {since}: {instead}"),
     "way.option": Message("use {option}"),
     "way.searched": Message("leave it to the search, or give {option} to plan check"),
-    "way.recipe": Message("set {flag} in the recipe, a YAML file for --recipe"),
+    "way.recipe": Message("give --set {flag}=VALUE, or set it in a YAML file for --recipe"),
+    "way.setting": Message("give --set {flag}=VALUE"),
+    "way.free": Message("give --set {flag}=VALUE"),
+    "way.refused": Message("{flag} cannot be set: {why}"),
     "way.site": Message("set {flag} in the site, a YAML file for --site"),
-    "way.script": Message("give it to the script that plan writes: bash train.sh --{flag} VALUE"),
     "way.none": Message("leave it out"),
     "way.elsewhere": Message("{flag} is a flag of ms-swift: with plan, {way}"),
 }

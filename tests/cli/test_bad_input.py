@@ -57,7 +57,9 @@ MISTAKES: dict[str, Mistake] = {
         "--max_epochs", "3", says=("--num_train_epochs since ms-swift 4.0",)
     ),
     "a flag of 3.x of the opposite sense": of_example(
-        "--no-rope-fusion", "true", says=("--apply_rope_fusion", "opposite sense", "train.sh")
+        "--no-rope-fusion",
+        "true",
+        says=("--apply_rope_fusion", "opposite sense", "apply_rope_fusion cannot be set"),
     ),
     "a flag of 3.x that plan has": of_example(
         "--train_type", "lora", says=("--tuner_type since ms-swift 4.0", "use --tuner-type")
@@ -71,7 +73,9 @@ MISTAKES: dict[str, Mistake] = {
         "--load", "/ckpt", says=("'/ckpt' is not one of", "--mcore_model since ms-swift 4.0")
     ),
     "a flag of 3.x of a check": of_check(
-        "--num_workers", "4", says=("--dataloader_num_workers", "set dataloader_num_workers in the")
+        "--num_workers",
+        "4",
+        says=("--dataloader_num_workers", "--set dataloader_num_workers=VALUE"),
     ),
     "a flag of ms-swift": of_example(
         "--tensor-model-parallel-size", "2", says=("a flag of ms-swift", "give --tp to plan check")

@@ -199,10 +199,10 @@ def options(command: str | None) -> set[str]:
     return {option for parameter in found.params for option in parameter.opts}
 
 
-def test_recipe_keys_are_those_of_recipes() -> None:
+def test_what_a_recipe_has_is_set_or_written_into_one() -> None:
     for flag in ("lr", "num_train_epochs", "ddp_timeout"):
         assert hasattr(load_recipe(TunerType.FULL), flag)
-        assert way(flag) == f"set {flag} in the recipe, a YAML file for --recipe"
+        assert way(flag) == f"give --set {flag}=VALUE, or set it in a YAML file for --recipe"
 
 
 @given(st.text())

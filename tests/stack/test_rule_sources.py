@@ -9,8 +9,9 @@ from functools import cache
 
 import pytest
 
-from planner.constraints import NEVER, RULES, Rule
+from planner.constraints import RULES
 from planner.releases import releases, version_of
+from planner.rule import NEVER, Rule
 from stack import wheel
 
 pytestmark = pytest.mark.stack

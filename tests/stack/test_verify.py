@@ -135,6 +135,7 @@ def results(folder: Path) -> dict[str, Any]:
     return {result["id"]: result for result in map(json.loads, lines) if "ok" in result}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_rank_is_built_as_in_its_run_and_trained(
     name: str, results: dict[str, Any], stacks: dict[str, RealStack], tmp_path: Path
@@ -151,12 +152,14 @@ def test_a_rank_is_built_as_in_its_run_and_trained(
     assert len(result["steps"]) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_experts_get_the_tokens_that_were_asked_for(name: str, results: dict[str, Any]) -> None:
     tokens = results[name]["expert_tokens"]
     assert tokens["mean"] / tokens["balanced"] == pytest.approx(CASES[name].expert_load, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_row_that_the_stack_refuses_says_why_and_the_next_is_measured(
     results: dict[str, Any],
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_row_that_the_stack_refuses_says_why_and_the_next_is_measured(
     assert list(results)[:3] == ["ep", REFUSED, "first"]
 
 
+@pytest.mark.slow
 def test_rows_that_were_measured_are_passed_over(folder: Path) -> None:
     before = (folder / "results.jsonl").read_text()
     assert _verify(folder / "rows.jsonl", folder / "results.jsonl") == ""

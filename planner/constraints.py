@@ -9,6 +9,7 @@ from planner import checks
 from planner.problem import Problem, Sizes
 from planner.rule import Rule, Violation
 from planner.setting_rules import SETTING_RULES
+from planner.settings import AS_PLANNED
 
 # The lines are those of 0.16.1. Conditions are the same from 0.15.3 to 0.19.2 where a rule names no
 # release; tests/stack/test_rule_sources.py reads them there.
@@ -133,12 +134,18 @@ RULES: tuple[Rule, ...] = tuple(
     sorted((*_PLANNED, *SETTING_RULES), key=lambda rule: LEVELS.index(rule.level))
 )
 
+_NOTHING_SET = tuple(rule for rule in RULES if rule not in SETTING_RULES)
+
 
 def rules_for(problem: Problem, level: str | None = None) -> tuple[Rule, ...]:
-    """The rules that hold for the stack of a problem, of one level or of all."""
+    """The rules that hold for the stack of a problem, of one level or of all.
+
+    Those of settings are left out where nothing is set: none of them can be broken then.
+    """
     version = problem.stack.megatron_core_version
+    table = _NOTHING_SET if problem.settings == AS_PLANNED else RULES
     return tuple(
-        rule for rule in RULES if rule.since <= version < rule.until and level in (None, rule.level)
+        rule for rule in table if rule.since <= version < rule.until and level in (None, rule.level)
     )
 
 

@@ -19,6 +19,7 @@ from planner.planning import make_plan
 from planner.problem import Sizes
 from planner.search import search
 from planner.setting_conflicts import check_settings
+from planner.setting_rules import SETTING_RULES
 from planner.setting_table import SETTABLE, setting_table
 from planner.settings import SPLIT_FLAGS, read_settings
 from planner.workload import TunerType
@@ -290,3 +291,21 @@ def test_what_is_set_does_not_hide_in_another_problem() -> None:
     plain = replace(stated, settings=problem().settings)
     assert Evaluator(plain).states.moments == 8
     assert Evaluator(stated).states.moments == 0
+
+
+@given(cases())
+def test_no_rule_of_a_setting_is_broken_where_nothing_is_set(case: Case) -> None:
+    """So that a search without settings need not ask them."""
+    sizes = Sizes(
+        world_size=case.layout.world_size,
+        tp=case.layout.tp,
+        cp=case.layout.cp,
+        pp=case.layout.pp,
+        ep=case.layout.ep,
+        etp=case.layout.etp,
+        vpp=case.layout.vpp,
+        micro_batch_size=case.layout.micro_batch_size,
+        recompute=case.layout.recompute,
+        split=case.layout.split,
+    )
+    assert [rule.id for rule in SETTING_RULES if rule.check(case.problem, sizes)] == []

@@ -41,7 +41,7 @@ def _sizes(asked: Problem, draw: random.Random) -> Sizes:
     return Sizes(
         world_size=asked.cluster.num_gpus,
         tp=draw.choice([1, 1, 2, 4, 8]),
-        cp=1 if model.linear_attention else draw.choice([1, 1, 1, 2, 4]),
+        cp=1 if model.unplanned_attention else draw.choice([1, 1, 1, 2, 4]),
         pp=pp,
         vpp=vpp,
         ep=draw.choice([1, 2, 4, 5, 8, 16]) if model.is_moe else 1,

@@ -15,7 +15,6 @@ from planner.errors import UsageError
 from planner.evaluate import Evaluator
 from planner.inputs import check_mtp, check_range
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
-from planner.model_spec import ModelSpec
 from planner.pipeline_layout import layout_chunks
 from planner.plan import Plan
 from planner.planning import check_plan, make_plan
@@ -63,7 +62,7 @@ def run_search(
     """
     _check_recompute(problem)
     check_mtp(problem)
-    site = _site(scripts, problem.model) if scripts else None
+    site = _site(scripts, problem) if scripts else None
     evaluator = Evaluator(problem)
     result = search(evaluator)
     if not result.ranked:
@@ -184,11 +183,11 @@ def _cheapest_that_fits(evaluator: Evaluator, sizes: Sizes) -> Recompute:
     return min(recompute_ladder(problem, layers), key=order)
 
 
-def _site(scripts: Scripts, model: ModelSpec) -> Site:
+def _site(scripts: Scripts, problem: Problem) -> Site:
     """The site of the scripts, checked before the search. Raises UsageError: run.*."""
-    refused = not_trained(model)
+    refused = not_trained(problem.model, problem.stack)
     if refused is not None:
-        raise UsageError("run.not_trained", model=model.name, why=refused)
+        raise UsageError("run.not_trained", model=problem.model.name, why=refused)
     site = load_site(scripts.site) if scripts.site else Site()
     if scripts.model_path:
         site = replace(site, model_path=scripts.model_path)

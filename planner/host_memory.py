@@ -3,10 +3,13 @@
 A first version: what must be in memory, and an assumed size of a Python process with the stack.
 """
 
+from typing import Any
+
 from planner.activations import BF16
 from planner.layout import Layout
-from planner.parameters import RankParameters
+from planner.parameters import RankParameters, rank_parameters
 from planner.precision import state_bytes
+from planner.problem import Problem, Sizes
 from planner.settings import Settings
 from planner.units import GIB
 
@@ -36,3 +39,31 @@ def host_memory_bytes(
         "training": gpus_per_node * round(training),
         "saving": gpus_per_node * round(training + weights + states.saved * shard),
     }
+
+
+def host_memory(problem: Problem, sizes: Sizes) -> dict[str, Any] | None:
+    """A rule's check: an offloaded optimizer fits into the memory of its host.
+
+    Returns the values of the message `rule.host_memory` when it does not.
+    """
+    split = sizes.split
+    if not problem.settings.optimizer_cpu_offload or split is None:
+        return None
+    layout = Layout(
+        world_size=sizes.world_size,
+        tp=sizes.tp,
+        pp=sizes.pp,
+        vpp=sizes.vpp,
+        ep=sizes.ep,
+        etp=sizes.etp,
+        cp=sizes.cp,
+        split=split,
+    )
+    if layout.dp < 1 or layout.edp < 1 or split.num_stages != sizes.pp:
+        return None  # another rule is broken
+    cluster, workload = problem.cluster, problem.workload
+    stages = [rank_parameters(problem.model, layout, workload, stage) for stage in range(sizes.pp)]
+    needed = host_memory_bytes(layout, stages, cluster.gpus_per_node, problem.settings)["training"]
+    if needed <= cluster.host_memory_bytes:
+        return None
+    return {"needed": round(needed / GIB), "available": round(cluster.host_memory_bytes / GIB)}

@@ -11,13 +11,15 @@ from planner.parameters import model_parameters
 from planner.placement import GroupPlacement, place
 from planner.plan import Reason
 from planner.problem import Problem
+from planner.releases import version_of
+from planner.stack import Stack
 from planner.units import MIB
 
 
 def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list[Reason]:
     """The reasons that apply, most telling first; the last one names what limits the layout."""
     found = []
-    refused = not_trained(problem.model)
+    refused = not_trained(problem.model, problem.stack)
     if refused is not None:
         found.append(Reason("reason.not_trained", {"model": problem.model.name, "why": refused}))
     found += [*_experts(problem, layout), *_pipeline(problem, layout)]
@@ -30,9 +32,13 @@ def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list
     return found
 
 
-def not_trained(model: ModelSpec) -> str | None:
-    """Why `megatron sft` refuses a model; None: it does not."""
-    return ARCHITECTURES[model.model_type].not_trained
+def not_trained(model: ModelSpec, stack: Stack | None = None) -> str | None:
+    """Why `megatron sft` refuses a model, of any release or of a stack's; None: it does not."""
+    architecture = ARCHITECTURES[model.model_type]
+    since = architecture.trained_since
+    if stack is None or not stack.ms_swift or version_of(stack.ms_swift) >= version_of(since):
+        return architecture.not_trained
+    return f"ms-swift {stack.ms_swift} does not know the type {model.model_type}, {since} does"
 
 
 def crossing_groups(problem: Problem, layout: Layout) -> list[str]:

@@ -18,8 +18,8 @@ class Rule:
 
     `level` is the deepest size that it reads, so that a search can refuse a whole subtree at once.
     Holds for megatron-core releases from `since` up to, not including, `until`. A layout that
-    breaks an `evaluable` rule still has a memory and a time. What Transformer Engine or a GPU
-    refuses is of the kind `engine`: no machine without a GPU can show it.
+    breaks an `evaluable` rule still has a memory and a time. What Transformer Engine, a GPU or a
+    host refuses is of the kind `engine`: no machine without a GPU can show it.
     """
 
     id: str

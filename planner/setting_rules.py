@@ -1,6 +1,7 @@
 """The rules of what is set: a part of the table of `planner.constraints`."""
 
 from planner import setting_checks as checks
+from planner.host_memory import host_memory
 from planner.rule import Rule
 
 _CORE = "megatron-core 0.16.1, megatron/core"
@@ -120,6 +121,14 @@ SETTING_RULES: tuple[Rule, ...] = (
         "grid",
         checks.capacity_padding,
         f"{_CONFIG}: moe_pad_expert_input_to_capacity",
+    ),
+    Rule(
+        "host_memory",
+        "pipeline",
+        host_memory,
+        f"{_CORE}/optimizer/cpu_offloading/hybrid_optimizer.py: states lie on the host",
+        kind="engine",
+        evaluable=True,
     ),
     Rule("fp8_recompute", "recompute", checks.fp8_recompute, f"{_CONFIG}:1241", evaluable=True),
 )

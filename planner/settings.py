@@ -84,7 +84,8 @@ class Settings:
 AS_PLANNED = Settings()
 """Nothing is set."""
 
-_FIELDS = frozenset(each.name for each in fields(Settings)) - {"given"}
+MODELLED = frozenset(each.name for each in fields(Settings)) - {"given"}
+"""Names of settings that bear on memory, time or legality."""
 
 
 def read_settings(texts: Iterable[str]) -> Settings:
@@ -109,7 +110,7 @@ def read_settings(texts: Iterable[str]) -> Settings:
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in values.items()
-        if name in _FIELDS
+        if name in MODELLED
     }
     return Settings(**known, given=values)
 

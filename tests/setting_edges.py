@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from problems import problem
+from problems import GIB, problem
 
-from planner.layout import Recompute
+from planner.layout import PipelineSplit, Recompute
 from planner.problem import Problem, Sizes
 
 Edge = tuple[Problem, Sizes]
@@ -26,6 +26,14 @@ def narrower(found: Edge, **changes: int) -> Edge:
     return replace(stated, model=replace(stated.model, moe=moe)), sizes
 
 
+def on_small_hosts(found: Edge, host_memory_bytes: int) -> Edge:
+    """The same on hosts with so much memory."""
+    stated, sizes = found
+    cluster = replace(stated.cluster, host_memory_bytes=host_memory_bytes)
+    return replace(stated, cluster=cluster), sizes
+
+
+ONE_STAGE = PipelineSplit((((0, 48),),))
 FIRST, LAST = "decoder_first_pipeline_num_layers", "decoder_last_pipeline_num_layers"
 EMBEDDING = "account_for_embedding_in_pipeline_split=true"
 LOSS = "account_for_loss_in_pipeline_split=true"
@@ -99,6 +107,10 @@ SETTING_EDGES: dict[str, tuple[Edge, Edge]] = {
     "fp8_gpu": (
         edge("fp8_format=e4m3", "fp8_recipe=mxfp8"),
         edge("fp8_format=e4m3", "fp8_recipe=blockwise"),
+    ),
+    "host_memory": (
+        on_small_hosts(edge(OFFLOAD, split=ONE_STAGE), 128 * GIB),
+        edge(OFFLOAD, split=ONE_STAGE),
     ),
     "fp8_dims": (
         narrower(edge("fp8_format=e4m3"), ffn_hidden_size=776),

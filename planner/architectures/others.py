@@ -141,6 +141,7 @@ OTHERS: dict[str, Architecture] = {
             "clip_qkv": OneOf(values=(None,), why="megatron-core does not clip"),
         },
         qk_layernorm="full",
+        trained_since="4.0",  # ms-swift 4.0.4, swift/megatron/model/gpts/olmoe.py
     ),
     "ernie4_5_moe": Architecture(
         rules=decoder("Ernie4_5_MoeForCausalLM")

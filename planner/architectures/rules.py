@@ -100,6 +100,7 @@ class Architecture:
     vision_flash_attention: bool = True
     wrapper: Mapping[str, Rule] = field(default_factory=dict)  # beside text_config
     not_trained: str | None = None  # why ms-swift's Megatron commands refuse it
+    trained_since: str = "3.12"  # the first release of ms-swift that trains it with Megatron
 
 
 def names(text: str) -> frozenset[str]:

@@ -96,6 +96,11 @@ MESSAGES: dict[str, Message] = {
         "the fp8 recipe {recipe} does not run on {gpu} of compute capability {capability}",
         "{instead}",
     ),
+    "rule.host_memory": Message(
+        "the offloaded optimizer and the processes need {needed} GiB of each host, which has "
+        "{available} GiB",
+        "take more nodes, or offload a smaller optimizer_offload_fraction",
+    ),
     "rule.fp8_dims": Message(
         "a matrix of size {size} is not a multiple of {block}, as the fp8 recipe {recipe} needs",
         "lower tp or etp, or leave out fp8_format",

@@ -19,7 +19,7 @@ from planner.report.answer import Answer
 from planner.report.links import link_words
 from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
 from planner.search import ASSUMED_TIE_FRACTION
-from planner.settings import Settings
+from planner.settings import MODELLED, Settings
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 from planner.workload import Task, TunerType
 
@@ -242,11 +242,18 @@ def _ties(plans: list[Plan]) -> list[str]:
     ]
 
 
+# Widths of the ranks of benchmarks/memory: Qwen3-30B-A3B, Qwen2.5-7B and DeepSeek-V3.
+MEASURED_TYPES = ("qwen3_moe", "qwen2", "deepseek_v3")
+
+
 def _unmeasured(problem: Problem, layout: Layout) -> list[str]:
     """What of a plan lies outside the ranks that memory was compared with."""
     workload = problem.workload
     sizes = (("vpp", layout.vpp), ("cp", layout.cp), ("etp", layout.etp))
     found = [f"{name}{size}" for name, size in sizes if size > 1]
+    if problem.model.model_type not in MEASURED_TYPES:
+        found.insert(0, problem.model.model_type)
+    found += [name for name in problem.settings.given if name in MODELLED]
     if workload.tuner_type is TunerType.LORA:
         found.append("LoRA")
     if workload.mtp_num_layers:
@@ -307,8 +314,11 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
     pairs += [("why", reason.message) for reason in plan.reasons[:-1]]
     pairs += [("limit", plan.reasons[-1].message)]
     if not numbered:
-        pairs.append(("verdict", f"{plan.verdict}   {_speed(plan)}"))
+        broken = any(each.kind != "placement" for each in plan.violations)
+        found = f"memory {plan.verdict}, but it does not run" if broken else plan.verdict
+        pairs.append(("verdict", f"{found}   {_speed(plan)}"))
     pairs.append(("time", _time(plan)))
+    pairs.append(("host", _host(problem, plan)))
     _print_pairs(out, pairs)
     out.print()
     _print_stages(plan, problem.workload.mtp_num_layers, out)
@@ -320,6 +330,12 @@ def _speed(plan: Plan) -> str:
         f"{plan.tokens_per_second_per_gpu:.0f} tokens/s/GPU, "
         f"{plan.model_tflops_per_gpu:.0f} TFLOP/s/GPU"
     )
+
+
+def _host(problem: Problem, plan: Plan) -> str:
+    parts = [f"{moment} {gib(size)}" for moment, size in plan.host_memory_bytes.items()]
+    has = gib(problem.cluster.host_memory_bytes)
+    return f"{', '.join(parts)} of {has} GiB a node, roughly: not measured"
 
 
 def _time(plan: Plan) -> str:

@@ -73,3 +73,20 @@ def test_a_model_that_ms_swift_cannot_train_is_planned_and_no_script_is_written(
     refused = plan(*asked, "--output-dir", folder, "--model-path", "m", "--dataset", "d")
     assert (refused.status, refused.out) == (2, "")
     assert "no scripts are written" in refused.err
+
+
+def test_a_release_that_does_not_know_a_model_yet_gets_no_script(tmp_path: object) -> None:
+    asked = ("--gpus", "16", "--model", "OLMoE-1B-7B-0125-Instruct", "--tuner-type", "lora")
+    scripts = ("--model-path", "m", "--dataset", "d", "--output-dir", f"{tmp_path}/run")
+    refused = plan(*asked, *scripts, "--stack", "ms-swift-3.12")
+
+    assert (refused.status, refused.out) == (2, "")
+    assert "ms-swift 3.12.6 does not know the type olmoe, 4.0 does" in refused.err
+    assert plan(*asked, *scripts).status == 0
+
+
+def test_what_was_not_measured_is_named_beside_the_error_of_memory() -> None:
+    asked = ("--gpus", "16", "--model", "gpt-oss-20b", "--set", "fp8_format=hybrid")
+    text = " ".join(plan(*asked).out.split())
+
+    assert "none of them with gpt_oss, fp8_format" in text

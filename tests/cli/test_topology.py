@@ -299,3 +299,12 @@ def test_the_example_of_the_document_is_a_topology(folder: Path) -> None:
 
     assert (cluster.nvlink_domain_size, cluster.oversubscription) == (64, 2)
     assert "spine" in cluster.links
+
+
+def test_an_offloaded_optimizer_that_its_host_cannot_hold_does_not_run() -> None:
+    rack = ("--gpus", "4", "--model", "GLM-4.5-Air", "--topology", "gb300-nvl72", "--ep", "4")
+    away = ("--set", "optimizer_cpu_offload=true", "--set", "use_precision_aware_optimizer=true")
+    text = " ".join(plan("check", *rack, *away).out.split())
+
+    assert "GiB of each host, which has" in text
+    assert "but it does not run" in text

@@ -47,7 +47,8 @@ LLAMA: dict[str, Architecture] = {
         # qk norms of Llama 4 have no parameters
         | irrelevant(
             "attention_chunk_size attn_scale attn_temperature_tuning floor_scale moe_layers"
-            " no_rope_layers no_rope_layer_interval use_qk_norm for_llm_compressor"
+            " no_rope_layers no_rope_layer_interval nope_layer_interval use_qk_norm"
+            " for_llm_compressor"
         ),
         router_score_function="sigmoid",
         router_expert_bias=False,

@@ -18,8 +18,9 @@ from planner.releases import out_of_range
 from planner.report.answer import Answer
 from planner.report.links import link_words
 from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
+from planner.report.trust import trust
 from planner.search import ASSUMED_TIE_FRACTION
-from planner.settings import MODELLED, Settings
+from planner.settings import Settings
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 from planner.workload import Task, TunerType
 
@@ -185,7 +186,7 @@ def _print_table(answer: Answer, out: Console, wide: bool) -> None:
     if any(plan.verdict == "tight" for plan in answer.plans):
         margin = 100 * ASSUMED_MARGIN_FRACTION
         out.print(Text(f"! leaves less than {margin:.0f} % of a GPU free: ranked last."))
-    out.print(Text(_trust(answer.problem, answer.plans[0])))
+    out.print(Text(trust(answer.problem, answer.plans[0])))
 
 
 def _table() -> Table:
@@ -240,45 +241,6 @@ def _ties(plans: list[Plan]) -> list[str]:
         f"1 to {tied} are within {100 * ASSUMED_TIE_FRACTION:.0f} %, which the time model cannot "
         "tell apart: the plainest comes first."
     ]
-
-
-# Widths of the ranks of benchmarks/memory: Qwen3-30B-A3B, Qwen2.5-7B and DeepSeek-V3.
-MEASURED_TYPES = ("qwen3_moe", "qwen2", "deepseek_v3")
-
-
-def _unmeasured(problem: Problem, layout: Layout) -> list[str]:
-    """What of a plan lies outside the ranks that memory was compared with."""
-    workload = problem.workload
-    sizes = (("vpp", layout.vpp), ("cp", layout.cp), ("etp", layout.etp))
-    found = [f"{name}{size}" for name, size in sizes if size > 1]
-    if problem.model.model_type not in MEASURED_TYPES:
-        found.insert(0, problem.model.model_type)
-    found += [name for name in problem.settings.given if name in MODELLED]
-    if workload.tuner_type is TunerType.LORA:
-        found.append("LoRA")
-    if workload.mtp_num_layers:
-        found.append("MTP")
-    if layout.micro_batch_size > 1:
-        found.append(f"micro-batches of {layout.micro_batch_size}")
-    if not problem.cluster.gpu.name.startswith("H100"):
-        found.append(problem.cluster.gpu.name)
-    return found
-
-
-def _trust(problem: Problem, plan: Plan) -> str:
-    memory = plan.confidence.get("stages.memory_bytes.peak_allocated")
-    time = plan.confidence.get("step_seconds.total")
-    parts = []
-    if memory:
-        error = percent(memory["relative_error_p90"])
-        outside = _unmeasured(problem, plan.layout)
-        but = f", none of them with {', '.join(outside)}" if outside else ""
-        parts.append(
-            f"Memory was within {error} of 9 in 10 of {memory['rows']} measured ranks{but}"
-        )
-    if time is None:
-        parts.append("step times were never measured: benchmark the first before you rely on them")
-    return "; ".join(parts) + "."
 
 
 def _fullest(plan: Plan) -> StagePlan:

@@ -9,13 +9,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from planner.command import run_app
+from planner.command import AsJson, run_app
 from planner.errors import UsageError
 from planner.inputs import Request, check_range, to_problem
 from planner.models_cli import models
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
-from planner.stack_commands import stack_app
+from planner.stack_cli import app as stack_app
 from planner.topology_cli import app as topology_app
 from planner.workload import Placement, Task, TunerType
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(topology_app, name="topology")
+app.add_typer(stack_app, name="stack")
 
 Gpus = Annotated[int, typer.Option(help="GPUs in all.")]
 Model = Annotated[str, typer.Option(help="Bundled name, hub id, folder or config.json.")]
@@ -56,7 +57,6 @@ Set = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="An argument of megatron sft; repeatable."),
 ]
 Place = Annotated[Placement | None, typer.Option("--placement", help="nvlink: TP and EP in it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Download = Annotated[bool, typer.Option("--allow-download", help="Fetch an unknown config.json.")]
 
 
@@ -152,9 +152,6 @@ def search_command(
         scripts=scripts,
         clock=lambda: time.perf_counter() - started,
     )
-
-
-app.add_typer(stack_app, name="stack")
 
 
 @app.command()

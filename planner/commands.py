@@ -1,7 +1,6 @@
 """What `plan` and `plan check` do, from a problem to standard output and a run folder."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from planner.assumptions import assumptions
-from planner.command import quoted, write_output
+from planner.command import quoted, terminal_width, write_output
 from planner.constraints import violations
 from planner.errors import UsageError
 from planner.evaluate import Evaluator
@@ -251,12 +250,12 @@ def _print(answer: Answer, *, as_json: bool, next_steps: list[str]) -> None:
     if as_json:
         write_output(json_text(answer_to_json(answer)))
         return
-    from planner.report.text import FULL_WIDTH, answer_text
+    from planner.report.text import answer_text
 
     terminal = sys.stdout is not None and sys.stdout.isatty()
     text = answer_text(
         answer,
-        width=shutil.get_terminal_size((FULL_WIDTH, 24)).columns,
+        width=terminal_width(),
         color=terminal and not os.environ.get("NO_COLOR"),
         next_steps=next_steps,
     )

@@ -67,13 +67,31 @@ def _required(flag: str, value: Value | None) -> Value:
     return value
 
 
+# What only scripts have.
+_OF_SCRIPTS = ("--site", "--model-path", "--dataset", "--load")
+
+
+def _given_options(context: typer.Context) -> list[str]:
+    """The options that a user typed, in the order of the help."""
+    sources = [
+        (parameter.opts[0], context.get_parameter_source(parameter.name or ""))
+        for parameter in context.command.params
+    ]
+    return [flag for flag, source in sources if source and source.name != "DEFAULT"]
+
+
 def _refuse_options_before(context: typer.Context) -> None:
     """Options of a search in front of a command would be lost. Raises input.before_command."""
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name != "DEFAULT":
-            flag, command = parameter.opts[0], context.invoked_subcommand
-            raise UsageError("input.before_command", flag=flag, command=command)
+    for flag in _given_options(context):
+        command = context.invoked_subcommand
+        raise UsageError("input.before_command", flag=flag, command=command)
+
+
+def _refuse_options_of_scripts(context: typer.Context) -> None:
+    """Without a folder to write scripts to, what only they have is lost. Raises input.needs."""
+    for flag in _given_options(context):
+        if flag in _OF_SCRIPTS:
+            raise UsageError("input.needs", flag=flag, needs="--output-dir")
 
 
 def _downloader(allowed: bool) -> Callable[[str], Path] | None:
@@ -118,6 +136,8 @@ def search_command(
     if context.invoked_subcommand is not None:
         _refuse_options_before(context)
         return
+    if output_dir is None:
+        _refuse_options_of_scripts(context)
     from planner.commands import Scripts, run_search
 
     check_range("--top", top, 1, MOST_PLANS)

@@ -68,6 +68,7 @@ def test_a_model_that_ms_swift_cannot_train_is_planned_and_no_script_is_written(
     planned = plan(*asked)
     assert planned.status == 0
     assert "cannot train Mixtral-8x7B-v0.1 today" in " ".join(planned.out.split())
+    assert "--output-dir" not in planned.out
 
     folder = f"{tmp_path}/run"
     refused = plan(*asked, "--output-dir", folder, "--model-path", "m", "--dataset", "d")

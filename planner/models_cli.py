@@ -24,7 +24,7 @@ def models(
     )
 
     if name is None:
-        catalogue = known_models()
+        catalogue = sorted(known_models(), key=lambda model: model.name.casefold())
         found = as_json(catalogue_to_json(catalogue)) if json else describe_catalogue(catalogue)
     else:
         model = resolve_model(name)

@@ -26,7 +26,14 @@ def test_golden_parts_of_a_model(name: str) -> None:
 def test_the_list_as_json_has_every_model_and_type() -> None:
     answer = plan("models", "--json").answer
 
-    assert [model["name"] for model in answer["models"]] == [m.name for m in known_models()]
+    assert [model["name"] for model in answer["models"]] == sorted(
+        (m.name for m in known_models()), key=str.casefold
+    )
+    llama = next(each for each in answer["models"] if each["name"].startswith("Llama-4-Scout"))
+    assert "total_parameters" not in llama
+    vision = resolve_model(llama["name"]).vision
+    assert vision is not None
+    assert llama["total"] - llama["total_without_mtp_and_vision"] == vision.parameters
     assert set(answer["architectures"]) == set(ARCHITECTURES)
 
 

@@ -7,17 +7,16 @@ from launch.arguments import Folders, train_args
 from launch.dlc import missing_of_job
 from launch.text import comment, fill
 from launch.training import title
-from planner.dialects import dropped, load_dialect
+from planner.activations import BF16
+from planner.dialects import Dialect, dropped, load_dialect, translate
 from planner.parameters import model_parameters
+from planner.precision import state_bytes
 from planner.run import Load, Run
+from planner.settings import Settings
 from planner.units import GIB
 from planner.workload import TunerType
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-# bf16 weights; fp32 master weights and two moments of Adam (Rajbhandari 2020, ZeRO, section 3.1)
-BYTES_OF_WEIGHT = 2
-BYTES_OF_OPTIMIZER_STATE = 12
 
 CONVERT_STEP = (
     "| `convert_hf_to_mcore.sh` | once, on {nodes} | weights of the model to `{mcore}` |\n"
@@ -44,6 +43,7 @@ def readme(run: Run) -> str:
         conversion_nodes=nodes,
         output=comment(folders.output),
         hf=comment(folders.hf),
+        length=_length(run, dialect),
         checkpoint=_checkpoint(run),
         arguments="`train.yaml`" if dialect.arguments_file == "first" else "`train.sh`",
         dropped="".join(
@@ -54,10 +54,28 @@ def readme(run: Run) -> str:
     )
 
 
+def _length(run: Run, dialect: Dialect) -> str:
+    """How to train for longer or shorter, in the release's own flags."""
+    (epochs,) = translate({"num_train_epochs": run.recipe.num_train_epochs}, dialect)
+    (iterations,) = translate({"train_iters": 1}, dialect)
+    if run.recipe.train_iters is None:
+        wish, now, then = "a short trial", epochs, iterations
+    else:
+        wish, now, then = "whole epochs", iterations, epochs
+    return f"For {wish} replace `{now}` by `{then}`: as long as epochs are given, they win."
+
+
 def _checkpoint(run: Run) -> str:
-    """How large a checkpoint is."""
-    parameters = sum(model_parameters(run.model).values())
-    if run.plan.args["tuner_type"] == TunerType.LORA:
+    """How large a checkpoint is: weights of all, states of what is trained."""
+    args = run.plan.args
+    if args["tuner_type"] == TunerType.LORA:
         return "A checkpoint holds the adapters only."
-    size = BYTES_OF_WEIGHT + (0 if run.plan.args["no_save_optim"] else BYTES_OF_OPTIMIZER_STATE)
-    return f"A checkpoint takes about {parameters * size / GIB:.0f} GiB ({size} bytes a parameter)."
+    parts = model_parameters(run.model, mtp_num_layers=args.get("mtp_num_layers", 0))
+    parameters = sum(parts.values())
+    size = BF16 * parameters
+    words = f"{BF16} bytes a parameter"
+    if not args["no_save_optim"]:
+        states = state_bytes(Settings(optimizer=run.recipe.optimizer)).saved
+        size += states * (parameters - parts.get("vision", 0))  # a vision tower is frozen
+        words += f", and {states} of the optimizer for each that is trained"
+    return f"A checkpoint takes about {size / GIB:.0f} GiB: {words}."

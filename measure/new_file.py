@@ -16,7 +16,7 @@ def write_new_file(path: Path, text: str) -> None:
         raise UsageError("output.exists", path=path)
     partial = None
     try:
-        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
         with open(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)

@@ -2,10 +2,8 @@
 
 import os
 import subprocess
-import tempfile
-from pathlib import Path
 
-from planner.errors import EnvironmentLacksError, UsageError
+from planner.errors import EnvironmentLacksError
 from planner.topology_detect import IBDEV, SMI, TOPO, Source
 from planner.topology_draft import Host
 from planner.units import GIB
@@ -49,24 +47,3 @@ def this_host() -> Host:
     """Memory and CPU threads of this machine."""
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Host(memory_gib=pages * size // GIB, cpus=os.cpu_count())
-
-
-def write_new_file(path: Path, text: str) -> None:
-    """Writes a file that does not exist yet, whole or not at all.
-
-    Raises UsageError: detect.exists, detect.unwritable.
-    """
-    try:
-        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(partial, 0o644)
-            os.link(partial, path)  # a rename that refuses what is there
-        finally:
-            os.unlink(partial)
-    except FileExistsError:
-        raise UsageError("detect.exists", path=path) from None
-    except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise UsageError("detect.unwritable", path=path, reason=reason) from None

@@ -9,13 +9,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from planner.command import run_app
+from planner.command import AsJson, run_app
 from planner.errors import UsageError
 from planner.inputs import Request, check_range, to_problem
 from planner.models_cli import models
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
-from planner.stack_commands import stack_app
+from planner.stack_cli import app as stack_app
 from planner.topology_cli import app as topology_app
 from planner.workload import Placement, Task, TunerType
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(topology_app, name="topology")
+app.add_typer(stack_app, name="stack")
 
 Gpus = Annotated[int, typer.Option(help="GPUs in all.")]
 Model = Annotated[str, typer.Option(help="Bundled name, hub id, folder or config.json.")]
@@ -56,7 +57,6 @@ Set = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="An argument of megatron sft; repeatable."),
 ]
 Place = Annotated[Placement | None, typer.Option("--placement", help="nvlink: TP and EP in it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Download = Annotated[bool, typer.Option("--allow-download", help="Fetch an unknown config.json.")]
 
 
@@ -67,13 +67,31 @@ def _required(flag: str, value: Value | None) -> Value:
     return value
 
 
+# What only scripts have.
+_OF_SCRIPTS = ("--site", "--model-path", "--dataset", "--load")
+
+
+def _given_options(context: typer.Context) -> list[str]:
+    """The options that a user typed, in the order of the help."""
+    sources = [
+        (parameter.opts[0], context.get_parameter_source(parameter.name or ""))
+        for parameter in context.command.params
+    ]
+    return [flag for flag, source in sources if source and source.name != "DEFAULT"]
+
+
 def _refuse_options_before(context: typer.Context) -> None:
     """Options of a search in front of a command would be lost. Raises input.before_command."""
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name != "DEFAULT":
-            flag, command = parameter.opts[0], context.invoked_subcommand
-            raise UsageError("input.before_command", flag=flag, command=command)
+    for flag in _given_options(context):
+        command = context.invoked_subcommand
+        raise UsageError("input.before_command", flag=flag, command=command)
+
+
+def _refuse_options_of_scripts(context: typer.Context) -> None:
+    """Without a folder to write scripts to, what only they have is lost. Raises input.needs."""
+    for flag in _given_options(context):
+        if flag in _OF_SCRIPTS:
+            raise UsageError("input.needs", flag=flag, needs="--output-dir")
 
 
 def _downloader(allowed: bool) -> Callable[[str], Path] | None:
@@ -118,6 +136,8 @@ def search_command(
     if context.invoked_subcommand is not None:
         _refuse_options_before(context)
         return
+    if output_dir is None:
+        _refuse_options_of_scripts(context)
     from planner.commands import Scripts, run_search
 
     check_range("--top", top, 1, MOST_PLANS)
@@ -152,9 +172,6 @@ def search_command(
         scripts=scripts,
         clock=lambda: time.perf_counter() - started,
     )
-
-
-app.add_typer(stack_app, name="stack")
 
 
 @app.command()

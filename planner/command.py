@@ -3,14 +3,20 @@
 import io
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from planner.errors import EnvironmentLacksError, PlannerError, UsageError
+
+WIDEST = 100  # columns; longer lines are hard to read
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 # The class of all usage errors; typer exports only its children, and brings its own click or not.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -54,9 +60,23 @@ def write_output(text: str) -> None:
         raise EnvironmentLacksError("output.unwritable", reason=reason) from None
 
 
+def terminal_width() -> int:
+    """Columns of the terminal, `WIDEST` at most; of a pipe, `WIDEST`."""
+    return min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
+
+
 def quoted(word: str) -> str:
     """A word as the shell reads it; what a terminal would obey is escaped ($'...' of bash)."""
     return shlex.quote(word) if word.isprintable() else f"${word!r}"
+
+
+def plan_with(flag: str, path: Path) -> str:
+    """The command that plans with a file, named so that the flag reads it as one."""
+    from planner.yaml_files import looks_like_path
+
+    name = str(path)
+    file = quoted(name if looks_like_path(name) else f"./{name}")
+    return f"plan {flag} {file} --gpus N --model MODEL"
 
 
 def _run(app: typer.Typer, as_json: bool, explain: Explain) -> int:

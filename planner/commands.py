@@ -1,7 +1,6 @@
 """What `plan` and `plan check` do, from a problem to standard output and a run folder."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from planner.assumptions import assumptions
-from planner.command import quoted, write_output
+from planner.command import quoted, terminal_width, write_output
 from planner.constraints import violations
 from planner.errors import UsageError
 from planner.evaluate import Evaluator
@@ -81,7 +80,7 @@ def run_search(
     written: list[Path] = []
     if scripts and site:
         written = _write(problem, plans[0], scripts, site)
-    _print(answer, as_json=as_json, next_steps=_next_steps(plans[0], scripts, written))
+    _print(answer, as_json=as_json, next_steps=_next_steps(problem.model, scripts, written))
 
 
 def run_check(
@@ -227,7 +226,8 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
     return [scripts.output_dir / name for name in write_run_folder(run, scripts.output_dir)]
 
 
-def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> list[str]:
+def _next_steps(model: ModelSpec, scripts: Scripts | None, written: list[Path]) -> list[str]:
+    """What a user may type next; nothing that would be refused."""
     if scripts:
         folder = quoted(str(scripts.output_dir))
         convert = f"once: bash {folder}/convert_hf_to_mcore.sh"
@@ -236,26 +236,25 @@ def _next_steps(plan: Plan, scripts: Scripts | None, written: list[Path]) -> lis
             *([convert] if scripts.load is Load.MCORE else []),
             f"on every node: bash {folder}/train.sh",
         ]
-    words = ["plan", *sys.argv[1:]]
-    for flag, example in _EXAMPLES.items():
-        if not any(word.partition("=")[0] == flag for word in words):
-            words += [flag, example]
+    if not_trained(model) is not None:
+        return []
+    words = ["plan", *sys.argv[1:], *_FOR_SCRIPTS]
     return [" ".join(quoted(word) for word in words)]
 
 
-_EXAMPLES = {"--model-path": "MODEL", "--dataset": "DATA", "--output-dir": "runs/NAME"}
+_FOR_SCRIPTS = ("--model-path", "MODEL", "--dataset", "DATA", "--output-dir", "runs/NAME")
 
 
 def _print(answer: Answer, *, as_json: bool, next_steps: list[str]) -> None:
     if as_json:
         write_output(json_text(answer_to_json(answer)))
         return
-    from planner.report.text import FULL_WIDTH, answer_text
+    from planner.report.text import answer_text
 
     terminal = sys.stdout is not None and sys.stdout.isatty()
     text = answer_text(
         answer,
-        width=shutil.get_terminal_size((FULL_WIDTH, 24)).columns,
+        width=terminal_width(),
         color=terminal and not os.environ.get("NO_COLOR"),
         next_steps=next_steps,
     )

@@ -33,7 +33,7 @@ def read_fields(
         if name in read_as:
             key = read_as[name]
             other, same = given.setdefault(key, (name, value))
-            if same != value or type(same) is not type(value):
+            if name != other and _differ(same, value):
                 raise inconsistent(origin, f"{other} and {name} are one field and differ")
         elif name not in IRRELEVANT and name != "model_type":
             raise UsageError(
@@ -49,6 +49,12 @@ def read_fields(
         for key, rule in rules.items()
         if not isinstance(rule, Anything)
     }
+
+
+def _differ(one: object, other: object) -> bool:
+    """Whether two values are not one; NaN twice is one mistake, no difference."""
+    both_nan = one != one and other != other
+    return type(one) is not type(other) or (one != other and not both_nan)
 
 
 def _value(given: tuple[str, Any] | None, key: str, rule: Rule, origin: str) -> Any:

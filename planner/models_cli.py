@@ -4,16 +4,14 @@ from typing import Annotated
 
 import typer
 
-from planner.command import write_output
+from planner.command import AsJson, write_output
 
 
 def models(
     name: Annotated[
         str | None, typer.Argument(help="Bundled name, hub id, folder or config.json.")
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    json: AsJson = False,
 ) -> None:
     """List the models and architectures that are known, or the parameters of NAME by part."""
     from planner.model_files import known_models, resolve_model
@@ -26,7 +24,7 @@ def models(
     )
 
     if name is None:
-        catalogue = known_models()
+        catalogue = sorted(known_models(), key=lambda model: model.name.casefold())
         found = as_json(catalogue_to_json(catalogue)) if json else describe_catalogue(catalogue)
     else:
         model = resolve_model(name)

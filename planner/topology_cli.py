@@ -1,17 +1,13 @@
 """`plan topology`: lists topologies, checks one, drafts one from what a node says of itself."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from planner.command import write_output
+from planner.command import AsJson, plan_with, quoted, terminal_width, write_output
 
 app = typer.Typer(help="List, check and detect what jobs run on.", rich_markup_mode=None)
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-WIDEST = 100
 
 
 @app.command("list")
@@ -27,7 +23,7 @@ def list_command(json: AsJson = False) -> None:
     if json:
         _print_json(listed_to_json(clusters, names))
     else:
-        write_output(listed_text(clusters, names, _width()))
+        write_output(listed_text(clusters, names, terminal_width()))
 
 
 @app.command("check")
@@ -48,7 +44,7 @@ def check_command(
     if json:
         _print_json(topology_to_json(cluster, warned))
     else:
-        write_output(topology_text(cluster, warned, _width()))
+        write_output(topology_text(cluster, warned, terminal_width()))
 
 
 @app.command("detect")
@@ -80,7 +76,7 @@ def detect_command(
         sources, host = node_sources(), this_host()
     drafted = draft(sources, host)
     if output is not None:
-        from measure.node import write_new_file
+        from measure.new_file import write_new_file
 
         write_new_file(output, drafted.text)
     if json:
@@ -90,11 +86,10 @@ def detect_command(
     elif output is None:
         write_output(drafted.text)
     else:
-        from planner.yaml_files import one_line, shortened
+        from planner.report.topology import drafted_text
 
-        lines = [f"{shortened(str(output), 200)} written. To fill in:"]
-        lines += [f"  {key}: {one_line(why)}" for key, why in drafted.to_fill]
-        write_output("\n".join([*lines, "then: plan topology check FILE"]) + "\n")
+        written, next_step = quoted(str(output)), plan_with("--topology", output)
+        write_output(drafted_text(written, drafted.to_fill, next_step, terminal_width()))
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -102,7 +97,3 @@ def _print_json(content: dict[str, Any]) -> None:
     from planner.report.json_ import as_json
 
     write_output(as_json({"format_version": FORMAT_VERSION, **content}))
-
-
-def _width() -> int:
-    return min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)

@@ -37,7 +37,7 @@ _UNITS: dict[str, tuple[float, str]] = {
     "hbm_gbytes_per_second": (GIGA, "bytes/s"),
     "pcie_gbytes_per_second": (GIGA, "bytes/s"),
     "gbytes_per_second": (GIGA, "bytes/s"),
-    "gbits_per_second_per_nic": (GIGA / BITS_PER_BYTE, "bytes/s"),
+    "gbits_per_second_per_nic": (GIGA, "bits/s"),
     "latency_microseconds": (MICRO, "seconds"),
     "oversubscription": (1, "times"),
     "cpus_per_node": (1, "CPUs"),
@@ -136,7 +136,7 @@ def as_cluster(name: str, file: TopologyFile, num_nodes: int, gpus_per_node: int
     """The cluster of so many hosts of a checked file."""
     nvlink, pcie, network = file.nvlink, file.pcie, file.network
     nics = [
-        _base(group, "gbits_per_second_per_nic")
+        _base(group, "gbits_per_second_per_nic") / BITS_PER_BYTE
         for group in network.groups
         for _ in range(group.count)
     ]

@@ -245,7 +245,7 @@ HEAD = """\
 Written by `python benchmarks/memory/report.py`; a test holds it up to date. Every cell is
 predicted / measured (error), for the stack `gpu-kit-2026-11` on H100s.
 
-**These rows are no set aside.** Most terms of the memory model and all its constants were read off
+**These rows are no test set.** Most terms of the memory model and all its constants were read off
 ranks like these, or off these: the errors say how well the model describes what it was made from,
 not how well it foretells another model or machine. Its grade in `plan --json` is `calibrated`.
 """

@@ -39,7 +39,4 @@ MESSAGES: dict[str, Message] = {
     "input.swift_flag": Message("{given} is a flag of ms-swift, not of plan", "with plan, {way}"),
     "input.missing": Message("{flag} is missing", "plan --gpus 16 --nodes 2 --model Qwen3-30B-A3B"),
     "input.choice": Message("{flag} {value} is not one of {choices}", "{suggestion}"),
-    "environment.extra": Message(
-        "this needs the package {package}, which is not installed", "pip install {package}"
-    ),
 }

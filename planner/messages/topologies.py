@@ -36,8 +36,6 @@ MESSAGES: dict[str, Message] = {
     "detect.no_gpus": Message(
         "the inputs name no GPU", "give --nvidia-smi-topo or --nccl-topo, best with --nvidia-smi"
     ),
-    "detect.exists": Message("{path} exists already", "give another --output, or remove it first"),
-    "detect.unwritable": Message("{path} cannot be written: {reason}", "give another --output"),
     "environment.nvidia_smi": Message(
         "nvidia-smi does not work on this machine: {reason}",
         "run this on a node with GPUs, or give files: --nvidia-smi-topo, --nvidia-smi, "

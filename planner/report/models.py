@@ -27,11 +27,12 @@ def use(model: ModelSpec) -> str:
 
 
 def catalogue_to_json(catalogue: Sequence[BundledModel]) -> dict[str, Any]:
-    """The bundled models and the known architectures."""
+    """The bundled models and the known architectures; `total` has vision towers, but not MTP."""
     models = []
     for bundled in catalogue:
         model = resolve_model(bundled.name)
         about = asdict(bundled)
+        about["total_without_mtp_and_vision"] = about.pop("total_parameters")
         total = sum(model_parameters(model).values())
         models.append(about | {"model_type": model.model_type, "use": use(model), "total": total})
     architectures = {name: {"not_trained": a.not_trained} for name, a in ARCHITECTURES.items()}

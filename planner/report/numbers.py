@@ -6,6 +6,7 @@ from planner.units import GIB, GIGA, MICRO, TERA
 _SHOWN: dict[str, tuple[float, str, str]] = {
     "bytes": (GIB, "GiB", ".1f"),
     "bytes/s": (GIGA, "GB/s", ".5g"),
+    "bits/s": (GIGA, "Gbit/s", ".5g"),
     "FLOP/s": (TERA, "TFLOP/s", ".5g"),
     "seconds": (MICRO, "us", ".5g"),
 }

@@ -41,7 +41,7 @@ def stacks_text(stacks: Sequence[Stack], *, width: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def detection_to_json(found: Detection) -> dict[str, Any]:
+def detection_to_json(found: Detection, *, written: str | None) -> dict[str, Any]:
     """What an image holds. A version is null where a package is missing, empty where not said."""
     return {
         "format_version": FORMAT_VERSION,
@@ -67,10 +67,11 @@ def detection_to_json(found: Detection) -> dict[str, Any]:
             for each in CAPABILITIES
         },
         "notes": [{"id": note.message_id, "text": note.text} for note in found.notes],
+        "output": written,
     }
 
 
-def detection_text(found: Detection, *, width: int, next_step: str) -> str:
+def detection_text(found: Detection, *, width: int, written: str | None, next_step: str) -> str:
     """What an image holds, beside its nearest stack; an empty `next_step` is left out."""
     differing = {each.field for each in found.differences}
     rows = [("", "here", found.nearest.name, "")]
@@ -95,8 +96,9 @@ def detection_text(found: Detection, *, width: int, next_step: str) -> str:
     lines += [""] if warnings else []
     for warning in warnings:
         lines += _named("!", warning, width, name_width=2)
-    if next_step:
-        lines += ["", *_named("Next", next_step, width)]
+    lines += [""] if written or next_step else []
+    lines += _named("Written", written, width) if written else []
+    lines += _named("Next", next_step, width) if next_step else []
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
 """What the planner understands of a topology, as JSON and as text."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -46,6 +47,18 @@ def topology_text(cluster: Cluster, warned: list[Warned], width: int) -> str:
     ]
     if not warned:
         pairs.append(("Warning", "none: no number looks like a known mistake"))
+    return "".join(_folded(name, text, width) for name, text in pairs)
+
+
+def drafted_text(
+    written: str, to_fill: Sequence[tuple[str, str]], next_step: str, width: int
+) -> str:
+    """What was written where, the keys that a person fills in and why, and the next command."""
+    pairs = [
+        ("Written", written),
+        *_named("To fill in", [f"{key}: {why}" for key, why in to_fill]),
+        ("Next", next_step),
+    ]
     return "".join(_folded(name, text, width) for name, text in pairs)
 
 

@@ -227,6 +227,19 @@ MISTAKES: dict[str, Mistake] = {
         *("--output-dir", "run", "--dataset", "d.jsonl"),
         says=("scripts need --model-path", "--model-path FOLDER"),
     ),
+    **{
+        f"{flag} without a folder for scripts": of_example(
+            flag,
+            value,
+            says=(f"{flag} is only for --output-dir", f"leave out {flag}, or give --output-dir"),
+        )
+        for flag, value in (
+            ("--site", "none.yaml"),
+            ("--model-path", "/data/model"),
+            ("--dataset", "/data/train.jsonl"),
+            ("--load", "mcore"),
+        )
+    },
     "scripts without data": of_example(
         *("--output-dir", "run", "--model-path", "m"),
         says=("scripts need --dataset", "--dataset FILE"),

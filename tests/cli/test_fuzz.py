@@ -59,6 +59,7 @@ OF_SEARCH: dict[str, list[str]] = {
     "--load": ["mcore", "direct", "hf"],
     "--recipe": ["sft", "SFT", "", "none.yaml", "/"],
     "--site": ["/", "none.yaml", ""],
+    "--output-dir": ["/proc/none", "", "/"],
 }
 OF_CHECK: dict[str, list[str]] = {
     **VALUES,

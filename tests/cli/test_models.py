@@ -26,7 +26,14 @@ def test_golden_parts_of_a_model(name: str) -> None:
 def test_the_list_as_json_has_every_model_and_type() -> None:
     answer = plan("models", "--json").answer
 
-    assert [model["name"] for model in answer["models"]] == [m.name for m in known_models()]
+    assert [model["name"] for model in answer["models"]] == sorted(
+        (m.name for m in known_models()), key=str.casefold
+    )
+    llama = next(each for each in answer["models"] if each["name"].startswith("Llama-4-Scout"))
+    assert "total_parameters" not in llama
+    vision = resolve_model(llama["name"]).vision
+    assert vision is not None
+    assert llama["total"] - llama["total_without_mtp_and_vision"] == vision.parameters
     assert set(answer["architectures"]) == set(ARCHITECTURES)
 
 
@@ -68,6 +75,7 @@ def test_a_model_that_ms_swift_cannot_train_is_planned_and_no_script_is_written(
     planned = plan(*asked)
     assert planned.status == 0
     assert "cannot train Mixtral-8x7B-v0.1 today" in " ".join(planned.out.split())
+    assert "--output-dir" not in planned.out
 
     folder = f"{tmp_path}/run"
     refused = plan(*asked, "--output-dir", folder, "--model-path", "m", "--dataset", "d")

@@ -14,6 +14,7 @@ from console import EXAMPLE, plan
 from recorder import LAUNCHER, run_script, stand_ins
 
 from launch.run_folder import render_again
+from planner.model_files import MODELS_FOLDER
 from planner.run import read_run
 from planner.workload import TunerType
 
@@ -93,13 +94,15 @@ def test_what_comes_next_is_said_and_true(folder: Path) -> None:
     assert "convert_hf_to_mcore" not in direct.out
 
 
-def test_without_a_folder_the_next_command_is_complete() -> None:
-    """Words that are missing are added; words that were given are not said twice."""
-    ran = plan(*EXAMPLE, "--model-path", "models/my model", columns=300)
-    last = ran.out.splitlines()[-1].split(maxsplit=1)[1]
-    assert last == (
-        "plan --gpus 16 --nodes 2 --model Qwen3-30B-A3B --model-path 'models/my model' "
-        "--dataset DATA --output-dir runs/NAME"
+def test_without_a_folder_the_next_command_is_complete(folder: Path) -> None:
+    """Words that scripts need are added to those that were given."""
+    (folder / "my model").mkdir()
+    config = (MODELS_FOLDER / "Qwen3-30B-A3B.json").read_text()
+    (folder / "my model" / "config.json").write_text(config)
+    ran = plan("--gpus", "16", "--model", "my model")
+    last = ran.out.partition("\nNext ")[2]
+    assert " ".join(last.split()) == (
+        "plan --gpus 16 --model 'my model' --model-path MODEL --dataset DATA --output-dir runs/NAME"
     )
 
 

@@ -193,6 +193,8 @@ def test_a_draft_is_written_once_and_passes_the_check(folder: Path) -> None:
     ran = plan("topology", "detect", *H100, "--output", "mine.yaml")
     assert (ran.status, ran.err) == (0, "")
     assert "network.gbits_per_second_per_nic: not in the inputs" in ran.out
+    assert ran.out.startswith("Written    mine.yaml\nTo fill in ")
+    assert ran.out.endswith("\nNext       plan --topology mine.yaml --gpus N --model MODEL\n")
     assert plan("topology", "check", "mine.yaml").status == 0
     assert stat.S_IMODE((folder / "mine.yaml").stat().st_mode) == 0o644
 

@@ -1,5 +1,6 @@
 """What config.json means, and what is refused instead of guessed."""
 
+import math
 from typing import Any
 
 import pytest
@@ -138,6 +139,13 @@ def test_no_field_that_is_read_may_be_missing_unless_it_has_a_default(
         ("Qwen3-30B-A3B", {"num_experts": True}, "config.bad_field"),
         ("Qwen3-30B-A3B", {"num_experts": None}, "config.bad_field"),
         ("Qwen3-30B-A3B", {"hidden_size": 10**30}, "config.bad_field"),
+        ("Qwen3-30B-A3B", {"hidden_size": math.nan}, "config.bad_field"),
+        (
+            "Qwen3-30B-A3B",
+            {"num_experts": math.nan, "num_local_experts": float("nan")},
+            "config.bad_field",
+        ),
+        ("Qwen3-30B-A3B", {"num_local_experts": math.nan}, "config.inconsistent"),
         ("Qwen3-30B-A3B", {"num_hidden_layers": 10**6}, "config.bad_field"),
         ("Qwen3-30B-A3B", {"tie_word_embeddings": "no"}, "config.bad_field"),
         ("Qwen3-30B-A3B", {"num_attention_heads": 30}, "config.inconsistent"),

@@ -21,6 +21,7 @@ import launch
 from launch.dlc import MAX_JOB_BYTES, display_name, job
 from launch.run_folder import render, render_again, run_json, write_run_folder
 from planner.errors import UsageError
+from planner.parameters import model_parameters
 from planner.run import Load, Run, read_run
 from planner.site import Mount, Site, load_site, with_absolute_paths
 
@@ -309,3 +310,40 @@ def test_the_site_file_of_the_documents_is_one(tmp_path: Path) -> None:
     example = documents.read_text().split("```yaml\n")[1].split("```")[0]
     (tmp_path / "site.yaml").write_text(example)
     assert load_site(tmp_path / "site.yaml").template == "qwen3"
+
+
+# -- README.md -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        (make_run(pp=2, ep=8), "replace `num_train_epochs` by `train_iters`"),
+        (
+            make_run(pp=2, ep=8, settings=("train_iters=10",), train_iters=10),
+            "replace `train_iters` by `num_train_epochs`",
+        ),
+        (make_run(pp=2, ep=8, stack="ms-swift-3.12"), "replace `max_epochs` by `train_iters`"),
+        (
+            make_run(pp=2, ep=8, settings=("optimizer=sgd", "use_distributed_optimizer=false")),
+            "284 GiB: 2 bytes a parameter, and 8 of the optimizer for each that is trained",
+        ),
+        (
+            make_run(pp=2, ep=8, settings=("no_save_optim=true",)),
+            "57 GiB: 2 bytes a parameter.",
+        ),
+    ],
+    ids=["epochs", "iterations", "an old release", "sgd", "weights only"],
+)
+def test_the_readme_is_of_what_is_trained(run: Run, says: str) -> None:
+    assert says in render(run, Path("/runs/one"))["README.md"]
+
+
+def test_a_checkpoint_has_no_states_of_a_frozen_vision_tower() -> None:
+    run = make_run("Llama-4-Scout-17B-16E-Instruct", num_nodes=16, pp=8, ep=16)
+    assert run.model.vision is not None
+    parameters, frozen = sum(model_parameters(run.model).values()), run.model.vision.parameters
+    expected = (2 * parameters + 12 * (parameters - frozen)) / 2**30
+    assert round(expected) != round(14 * parameters / 2**30)
+    readme = render(run, Path("/runs/one"))["README.md"]
+    assert f"A checkpoint takes about {expected:.0f} GiB: 2 bytes a parameter, and 12 of" in readme

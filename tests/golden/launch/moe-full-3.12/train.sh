@@ -69,7 +69,7 @@ command=(megatron sft
   --add_version false # true gives every start another folder, so that nothing can resume
   --save_interval 200 # the recipe of moe-planner
   --save_safetensors false # with true and no_save_optim, only Hugging Face weights are written
-  --no_save_optim false # an interrupted run can go on; true saves 12 of the 14 bytes a parameter
+  --no_save_optim false # an interrupted run can go on; true leaves the optimizer's states out of checkpoints
   --no_save_rng false # as no_save_optim
   --log_interval 1 # a line a step
   --ddp_timeout 3600 # seconds until a hang is an error, longer than tokenising and saving; unset, it is 208 days

@@ -1,34 +1,32 @@
 """`plan stack`: the stacks that are known, and the one that an image holds."""
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.command import AsJson, plan_with, quoted, terminal_width, write_output
+
 if TYPE_CHECKING:
     from planner.freeze import Package
 
-FULL_WIDTH = 100
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-
-stack_app = typer.Typer(help="The software that runs a plan.", rich_markup_mode=None)
+app = typer.Typer(help="The software that runs a plan.", rich_markup_mode=None)
 
 
-@stack_app.command("list")
+@app.command("list")
 def list_command(json: AsJson = False) -> None:
     """Name the stacks that --stack knows."""
-    from planner.command import write_output
     from planner.report.json_ import as_json
     from planner.report.stack import stacks_text, stacks_to_json
     from planner.stack import known_stacks, load_stack
 
     stacks = [load_stack(name) for name in known_stacks()]
-    write_output(as_json(stacks_to_json(stacks)) if json else stacks_text(stacks, width=_width()))
+    write_output(
+        as_json(stacks_to_json(stacks)) if json else stacks_text(stacks, width=terminal_width())
+    )
 
 
-@stack_app.command("detect")
+@app.command("detect")
 def detect_command(
     json: AsJson = False,
     freeze: Annotated[
@@ -40,7 +38,6 @@ def detect_command(
 ) -> None:
     """Say which stack this image holds, what differs and what it can do."""
     from measure.new_file import write_new_file
-    from planner.command import write_output
     from planner.detection import check_complete, detect, unknown_versions
     from planner.report.json_ import as_json
     from planner.report.stack import detection_text, detection_to_json
@@ -52,10 +49,13 @@ def detect_command(
         check_complete(found)
         write_new_file(output, draft(found))
     if json:
-        write_output(as_json(detection_to_json(found)))
+        written = None if output is None else str(output)
+        write_output(as_json(detection_to_json(found, written=written)))
         return
     next_step = "" if unknown_versions(found) else _next_step(freeze, output)
-    write_output(detection_text(found, width=_width(), next_step=next_step))
+    written = None if output is None else quoted(str(output))
+    width = terminal_width()
+    write_output(detection_text(found, width=width, written=written, next_step=next_step))
 
 
 def _packages(freeze: Path | None) -> tuple[tuple["Package", ...], str]:
@@ -72,16 +72,8 @@ def _packages(freeze: Path | None) -> tuple[tuple["Package", ...], str]:
 
 
 def _next_step(freeze: Path | None, written: Path | None) -> str:
-    """What to type next: the file as --stack reads it, or how to write one."""
-    from planner.command import quoted
-    from planner.yaml_files import looks_like_path
-
-    if written is None:
-        given = "" if freeze is None else f" --freeze {quoted(str(freeze))}"
-        return f"plan stack detect{given} --output image.yaml"
-    name = str(written)
-    return f"plan --stack {quoted(name if looks_like_path(name) else f'./{name}')}"
-
-
-def _width() -> int:
-    return shutil.get_terminal_size((FULL_WIDTH, 24)).columns
+    """What to type next: plan with the file, or write one."""
+    if written is not None:
+        return plan_with("--stack", written)
+    given = "" if freeze is None else f" --freeze {quoted(str(freeze))}"
+    return f"plan stack detect{given} --output image.yaml"

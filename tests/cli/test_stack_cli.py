@@ -74,7 +74,9 @@ def detect(*words: str) -> Ran:
 
 def test_the_file_is_a_stack_to_plan_with(folder: Path) -> None:
     ran = detect("--output", "image.yaml")
-    assert ran.out.rstrip().endswith("plan --stack image.yaml")
+    assert ran.out.endswith(
+        "Written    image.yaml\nNext       plan --stack image.yaml --gpus N --model MODEL\n"
+    )
     stack = load_stack(str(folder / "image.yaml"))
     assert (stack.name, stack.megatron_core, stack.torch) == ("image", "0.20.0", "2.11.0+cu130")
 
@@ -100,7 +102,8 @@ def test_what_comes_next_names_the_file_as_stack_reads_it(
     folder: Path, name: str, shown: str
 ) -> None:
     (folder / "sub").mkdir()
-    assert detect("--output", name).out.rstrip().endswith(f"plan --stack {shown}")
+    ran = detect("--output", name)
+    assert ran.out.endswith(f"Next       plan --stack {shown} --gpus N --model MODEL\n")
 
 
 def test_a_list_with_a_strange_name_is_shown_on_one_line(folder: Path) -> None:

@@ -6,7 +6,7 @@ from planner.model_spec import ModelSpec
 from planner.parameters import ALL_LINEAR, linear_parts, names_of
 from planner.pipeline_layout import layout_chunks
 from planner.problem import Problem
-from planner.setting_table import setting_table
+from planner.setting_table import SettingValue, setting_table
 from planner.settings import NEEDS, Settings
 from planner.workload import Task, TunerType, Workload
 from planner.yaml_files import shortened, suggestion
@@ -126,6 +126,17 @@ def _check_stream(problem: Problem) -> None:
             "a stream has no length, so that its epochs are no number of steps",
             "say --set train_iters=STEPS too",
         )
+    if "val_dataset" in given and _is_negative(given.get("eval_iters", -1)):
+        raise _conflict(
+            "streaming=true",
+            "with val_dataset and without eval_iters",
+            "a stream has no length, so that evaluation has no end",
+            "say --set eval_iters=STEPS too",
+        )
+
+
+def _is_negative(value: SettingValue) -> bool:
+    return isinstance(value, int) and value < 0
 
 
 def _check_weight_decay(settings: Settings) -> None:

@@ -204,6 +204,10 @@ MISTAKES: dict[str, Mistake] = {
         *("--set", "streaming=true", "--set", "train_iters=9", "--set", "save_strategy=epoch"),
         says=("with save_strategy=epoch", "save_steps"),
     ),
+    "a stream that is evaluated without end": of_example(
+        *("--set", "streaming=true", "--set", "train_iters=9", "--set", "val_dataset=v.jsonl"),
+        says=("without eval_iters", "eval_iters=STEPS"),
+    ),
     "weight decay that moves from nowhere": of_example(
         *("--set", "weight_decay_incr_style=linear", "--set", "end_weight_decay=0.1"),
         says=("without start_weight_decay", "start_weight_decay=VALUE"),

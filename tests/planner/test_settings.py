@@ -252,6 +252,7 @@ def test_a_search_keeps_to_the_split_that_is_named() -> None:
         ("fp8_format=hybrid", "fp8_recipe=blockwise", "moe_expert_capacity_factor=2"),
         ("train_iters=100", "finetune=false", "overlap_grad_reduce=false"),
         ("train_iters=100", "streaming=true", "loss_scale=last_round", "use_chat_template=false"),
+        ("train_iters=9", "streaming=true", "val_dataset=v.jsonl", "eval_iters=3"),
         ("use_chat_template=false", "truncation_strategy=split"),
         ("weight_decay_incr_style=cosine", "start_weight_decay=0", "end_weight_decay=0.1"),
     ],

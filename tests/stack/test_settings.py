@@ -232,6 +232,9 @@ def test_muon_needs_a_package_that_the_stack_does_not_bring(
         ({"fp4_format": "e2m1", "fp8_format": "hybrid"}, "fp4 and fp8 cannot be used"),
         ({"moe_enable_deepep": True}, "only supported with flex token dispatcher"),
         ({"muon_lr": 1e-4}, "require `--optimizer muon`"),
+        ({"end_weight_decay": 0.1}, "megatron_args.py"),  # an assertion without words
+        ({"weight_decay_incr_style": "linear", "start_weight_decay": 0.0}, "megatron_args.py"),
+        ({"response_prefix": "-x"}, "expected one argument"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )

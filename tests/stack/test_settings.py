@@ -14,6 +14,7 @@ from planner.errors import UsageError
 from planner.parameters import rank_parameters
 from planner.pipeline_layout import layout_chunks
 from planner.precision import state_bytes
+from planner.setting_conflicts import check_settings
 from planner.setting_table import Flag, Kind, setting_table
 from planner.settings import Settings
 from planner.workload import TunerType
@@ -244,6 +245,56 @@ def test_what_set_refuses_and_the_stack_too(
     tried = {**named("decoder_first_pipeline_num_layers=6", pp=2).flags("0.16.1"), **flags}
     refused = stack.refusal(short_folders[QWEN3], 2, tried)
     assert refused is not None and words in refused
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("weight_decay_incr_style=cosine", "start_weight_decay=0", "end_weight_decay=0.1"),
+        ("use_chat_template=false", "truncation_strategy=split", "loss_scale=last_round"),
+        ("seed=1", "adam_beta1=0", "adam_beta2=0", "adam_eps=1e-30"),
+        ("moe_expert_capacity_factor=0.5", "moe_token_drop_policy=position"),
+    ],
+    ids=" ".join,
+)
+def test_what_set_takes_and_the_stack_too(
+    stack: RealStack, short_folders: dict[str, Path], settings: tuple[str, ...]
+) -> None:
+    flags = named(*settings).flags(stack.megatron_core)
+    assert stack.refusal(short_folders[QWEN3], 1, flags) is None
+
+
+STREAM = ("streaming=true", "train_iters=9")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (STREAM, None),
+        ((*STREAM, "val_dataset=v.jsonl", "eval_iters=3"), None),
+        (("streaming=true",), "Please explicitly specify `--train_iters`"),
+        ((*STREAM, "save_strategy=epoch"), "not supported with `--save_strategy epoch`"),
+        ((*STREAM, "val_dataset=v.jsonl"), "Please explicitly specify `--eval_iters`"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_streams_are_trained_on_where_their_steps_are_said(
+    stack: RealStack,
+    short_folders: dict[str, Path],
+    settings: tuple[str, ...],
+    words: str | None,
+) -> None:
+    """By the stack, and so by the planner."""
+    tried = named(*settings)
+    refused = stack.stream(short_folders[QWEN3], 1, tried.flags(stack.megatron_core))
+    assert refused is None if words is None else refused and words in refused
+    problem = tried.problem(stack.megatron_core)
+    if words is None:
+        check_settings(problem)
+        return
+    with pytest.raises(UsageError) as error:
+        check_settings(problem)
+    assert error.value.message_id == "setting.conflict"
 
 
 def test_settings_that_need_another_are_forgotten_by_the_stack(

@@ -214,9 +214,11 @@ def _setting(flag: Flag) -> tuple[str, ...]:
 
 def _values(spec: Spec) -> str:
     words = [", ".join(map(word_of, spec.choices)) or spec.type]
+    words += ["a list of these"] if spec.choices and spec.type == "list" else []
     bounds = (("at least", spec.least), ("above", spec.above), ("at most", spec.most))
     words += [f"{word} {bound}" for word, bound in bounds if bound is not None]
     words += [f"below {spec.below}"] if spec.below is not None else []
+    words += [spec.because] if spec.because else []
     words += [f"not {value}: {why}" for value, why in spec.refused.items()]
     words += [f"needs {spec.needs}"] if spec.needs else []
     return "; ".join(words)

@@ -10,6 +10,7 @@ from typing import Any
 from planner.cluster import NVLINK
 from planner.grids import Grids
 from planner.model_spec import GroupedQueryAttention
+from planner.named_split import named_split
 from planner.placement import place_group
 from planner.precision import fp8_recipe
 from planner.problem import Problem, Sizes
@@ -174,7 +175,7 @@ def layers(problem: Problem, sizes: Sizes) -> Values | None:
 
 def split_sum(problem: Problem, sizes: Sizes) -> Values | None:
     """The stages hold every layer once."""
-    if sizes.split is None:
+    if sizes.split is None or _is_placeholder(problem, sizes):
         return None
     held = sorted(
         layer
@@ -187,6 +188,12 @@ def split_sum(problem: Problem, sizes: Sizes) -> Values | None:
         return None
     missing = len(set(range(layers)).difference(held))
     return {"layers": layers, "missing": missing, "extra": len(held) - (layers - missing)}
+
+
+def _is_placeholder(problem: Problem, sizes: Sizes) -> bool:
+    """Whether the split stands for one that settings name wrongly, as a rule of theirs says."""
+    settings, layers = problem.settings, problem.model.num_layers
+    return settings.names_split and named_split(settings, layers, sizes.pp, sizes.vpp) is None
 
 
 def vpp_pp(problem: Problem, sizes: Sizes) -> Values | None:

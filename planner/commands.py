@@ -80,7 +80,7 @@ def run_search(
     written: list[Path] = []
     if scripts and site:
         written = _write(problem, plans[0], scripts, site)
-    _print(answer, as_json=as_json, next_steps=_next_steps(problem.model, scripts, written))
+    _print(answer, as_json=as_json, next_steps=_next_steps(problem, scripts, written))
 
 
 def run_check(
@@ -226,7 +226,7 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
     return [scripts.output_dir / name for name in write_run_folder(run, scripts.output_dir)]
 
 
-def _next_steps(model: ModelSpec, scripts: Scripts | None, written: list[Path]) -> list[str]:
+def _next_steps(problem: Problem, scripts: Scripts | None, written: list[Path]) -> list[str]:
     """What a user may type next; nothing that would be refused."""
     if scripts:
         folder = quoted(str(scripts.output_dir))
@@ -236,7 +236,7 @@ def _next_steps(model: ModelSpec, scripts: Scripts | None, written: list[Path]) 
             *([convert] if scripts.load is Load.MCORE else []),
             f"on every node: bash {folder}/train.sh",
         ]
-    if not_trained(model) is not None:
+    if not_trained(problem.model, problem.stack) is not None:
         return []
     words = ["plan", *sys.argv[1:], *_FOR_SCRIPTS]
     return [" ".join(quoted(word) for word in words)]

@@ -12,7 +12,7 @@ from planner.parameters import model_parameters
 from planner.plan import Reason
 from planner.precision import state_bytes
 from planner.problem import Problem
-from planner.search import SearchResult, search
+from planner.search import SearchResult, refuses_all, search
 from planner.units import GIB, GIGA
 from planner.workload import Placement, TunerType
 
@@ -29,7 +29,8 @@ class Proof:
 
 
 def nothing_found(problem: Problem, result: SearchResult) -> PlannerError:
-    """The error of a search that ranked nothing: nofit.error, input.batch, input.nothing_legal."""
+    """The error of a search that ranked nothing: nofit.error, input.batch, input.nothing_legal,
+    input.never_legal."""
     if result.legal == 0:
         return _nothing_legal(problem, result)
     proof = prove(problem, result)
@@ -45,18 +46,22 @@ def nothing_found(problem: Problem, result: SearchResult) -> PlannerError:
 
 
 def _nothing_legal(problem: Problem, result: SearchResult) -> UsageError:
-    """What stands in the way of every layout: the batch, or else the rule that refused most."""
+    """What stands in the way of every layout: the batch, or else a rule that refuses
+    all, or the one that refused most."""
     gpus, batch = problem.cluster.num_gpus, problem.workload.global_batch_size
     if "batch" in result.rejected:
         nearest = _nearest_legal_batch(problem)
         if nearest is not None:
             hint = f"use --global-batch-size {nearest}"
             return UsageError("input.batch", total=batch, gpus=gpus, suggestion=hint)
-    worst = max(result.rejected.values(), key=lambda rejection: rejection.count)
+    evaluator = Evaluator(problem)
+    by_count = sorted(result.rejected.values(), key=lambda rejection: -rejection.count)
+    always = next((it for it in by_count if refuses_all(evaluator, it.violation.rule)), None)
+    worst = always or by_count[0]
     violation = worst.violation
     because = PlannerError(violation.message_id, **violation.values)
     return UsageError(
-        "input.nothing_legal",
+        "input.never_legal" if always else "input.nothing_legal",
         model=problem.model.name,
         gpus=gpus,
         enumerated=result.enumerated,

@@ -41,12 +41,22 @@ class Hint:
         return _text(self.message_id, **values)
 
 
+class RefusedValues(StrictModel):
+    """Values of an option that ms-swift has and `plan` has not, with the reason."""
+
+    known: str
+    values: dict[str, str]
+
+
 class PlanFlags(StrictModel):
     """What `plan` calls flags of ms-swift 4.6."""
 
     options: dict[str, str]
     searched: dict[str, str]
     site: list[str]
+    foreign: dict[str, str]
+    elsewhere: dict[str, str]
+    refused: dict[str, RefusedValues]
 
 
 def hint(flag: str) -> Hint | None:
@@ -85,6 +95,17 @@ def way(flag: str) -> str | None:
     return _text("way.refused", flag=flag, why=setting.why)
 
 
+def explain_setting(name: str) -> str | None:
+    """How a user of `plan` sets what is no argument of ms-swift 4.6; None: nobody calls it so."""
+    table, found = plan_flags(), hint(name)
+    if found is not None:
+        return f"{found.text}; with plan, {way(found.now or '') or _text('way.none')}"
+    flag = table.foreign.get(name, name)
+    if flag in table.elsewhere:
+        return table.elsewhere[flag]
+    return None if flag == name else _text("way.called", flag=flag, way=way(flag))
+
+
 def explain_option(option: str, known: bool, reason: str) -> UsageError | None:
     """What a user of `plan` meant by an option that it does not have, or whose value is bad.
 
@@ -93,6 +114,9 @@ def explain_option(option: str, known: bool, reason: str) -> UsageError | None:
     name = _name(option)
     found = hint(name)
     if known:
+        refused = _refused_value(option, reason)
+        if refused is not None:
+            return refused
         if found is None or plan_flags().options.get(found.now or "") == option:
             return None
         return UsageError("input.usage", reason=f"{reason} ({found.text})", help="plan --help")
@@ -100,6 +124,18 @@ def explain_option(option: str, known: bool, reason: str) -> UsageError | None:
     if found is None:
         return UsageError("input.swift_flag", given=option, way=own) if own else None
     return UsageError("input.old_flag", given=option, hint=found.text, way=own or _text("way.none"))
+
+
+def _refused_value(option: str, reason: str) -> UsageError | None:
+    """A value that ms-swift has and `plan` has not, where that is what was refused."""
+    refused = plan_flags().refused.get(option)
+    if refused is None:
+        return None
+    for value, why in refused.values.items():
+        if repr(value) in reason:
+            values = {"name": option, "value": value, "why": why, "known": refused.known}
+            return UsageError("setting.refused_value", **values)
+    return None
 
 
 def explain_key(key: str, known: Collection[str]) -> str | None:

@@ -16,7 +16,7 @@ from planner.layer_view import GridSizes
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
 from planner.pipeline_layout import layout_chunks
 from planner.problem import Problem, Sizes
-from planner.rule import Violation
+from planner.rule import Rule, Violation
 from planner.verdict import Verdict, verdict
 
 LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same
@@ -308,6 +308,22 @@ def _legal(evaluator: Evaluator, tally: _Tally) -> Iterator[_Pipeline]:
             recomputes = referee.legal("recompute", piped, "recompute", ladder, len(sizes))
             if recomputes:
                 yield _Pipeline(piped, sizes, recomputes)
+
+
+def refuses_all(evaluator: Evaluator, rule: Rule) -> bool:
+    """Whether a rule of the grid or of the pipeline refuses every layout of the cluster."""
+    problem = evaluator.problem
+    if rule.level == "grid":
+        return all(rule.check(problem, grid) is not None for grid in _grids(problem))
+    if rule.level != "pipeline":
+        return False
+    pipelines = {
+        (grid.pp, vpp): grid for grid in _grids(problem) for vpp in _virtual_sizes(problem, grid.pp)
+    }
+    return all(
+        rule.check(problem, replace(grid, vpp=vpp, split=evaluator.split(pp, vpp))) is not None
+        for (pp, vpp), grid in pipelines.items()
+    )
 
 
 class _Referee:

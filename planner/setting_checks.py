@@ -119,7 +119,14 @@ def layout_stages(problem: Problem, sizes: Sizes) -> Values | None:
     if chunks is None or len(chunks) == sizes.pp * sizes.vpp:
         return None
     nearest = largest_divisor(len(chunks), sizes.pp)
-    return {"chunks": len(chunks), "pp": sizes.pp, "vpp": sizes.vpp, "nearest": nearest}
+    nearest = nearest if nearest > 1 else len(chunks)
+    return {
+        "chunks": len(chunks),
+        "pp": sizes.pp,
+        "vpp": sizes.vpp,
+        "nearest_pp": nearest,
+        "nearest_vpp": len(chunks) // nearest,
+    }
 
 
 def layout_ends(problem: Problem, sizes: Sizes) -> Values | None:

@@ -36,6 +36,7 @@ SETTING_RULES: tuple[Rule, ...] = (
     Rule("accounted_pp", "pipeline", checks.accounted_pp, f"{_CONFIG}:1438-1463"),
     Rule("accounted_vpp", "pipeline", checks.accounted_vpp, f"{_CONFIG}:1465"),
     Rule("layout_alone", "pipeline", checks.layout_alone, f"{_CONFIG}:1307"),
+    Rule("layout_layers", "pipeline", checks.layout_layers, f"{_LAYOUT}: validate_layer_layout"),
     Rule(
         "layout_stages",
         "pipeline",
@@ -59,7 +60,6 @@ SETTING_RULES: tuple[Rule, ...] = (
         forgotten=True,
         evaluable=True,
     ),
-    Rule("layout_layers", "pipeline", checks.layout_layers, f"{_LAYOUT}: validate_layer_layout"),
     Rule("layout_mtp", "pipeline", checks.layout_mtp, f"{_LAYOUT}: validate_layer_layout"),
     Rule(
         "microbatch_group_vpp",

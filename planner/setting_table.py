@@ -50,6 +50,7 @@ class Spec(StrictModel):
     below: _Number | None = None
     least: _Number | None = None
     most: _Number | None = None
+    because: str = ""
     needs: str | None = None
 
 
@@ -102,10 +103,9 @@ def settable() -> list[str]:
 
 def _unknown(name: str) -> UsageError:
     """A name that 4.6 does not have: what became of it, or the nearest."""
-    from planner.old_flags import hint  # which reads this table itself
+    from planner.old_flags import explain_setting  # which reads this table itself
 
-    old = hint(name)
-    text = _nearest(name) if old is None else old.text
+    text = explain_setting(name) or _nearest(name)
     return UsageError("setting.unknown", name=shortened(name), suggestion=text)
 
 
@@ -142,7 +142,8 @@ def _checked(name: str, spec: Spec, text: str) -> SettingValue:
     value = _converted(spec.type, text)
     if value is None:
         raise _bad_value(name, text, _TYPES[spec.type])
-    if spec.choices and value not in spec.choices:
+    items = value if isinstance(value, list) else [value]
+    if spec.choices and any(item not in spec.choices for item in items):
         raise UsageError(
             "setting.choice",
             name=name,
@@ -177,8 +178,8 @@ _TYPES = {
     "bool": "true or false",
     "int": "a whole number",
     "float": "a number",
-    "str": "text on one line",
-    "list": "names with commas between them",
+    "str": "text on one line without a - in front",
+    "list": "names with commas between them, without a - in front",
 }
 
 
@@ -192,7 +193,7 @@ def _converted(type_: str, text: str) -> SettingValue | None:
         items = [item.strip() for item in text.split(",")]
         return items if all(items) and not any(item.startswith("-") for item in items) else None
     if type_ == "str":
-        return None if text.startswith("--") else text
+        return None if text.startswith("-") else text  # which the parser takes for an option
     try:
         return int(text) if type_ == "int" else _finite(float(text))
     except ValueError:
@@ -219,4 +220,5 @@ def _out_of_bounds(spec: Spec, value: SettingValue) -> str:
     ]
     if all(holds(value, bound) for bound, _, holds in given):
         return ""
-    return " and ".join(f"{words} {bound:g}" for bound, words, _ in given)
+    bounds = " and ".join(f"{words} {bound}" for bound, words, _ in given)
+    return f"{bounds} ({spec.because})" if spec.because else bounds

@@ -19,6 +19,10 @@ MESSAGES: dict[str, Message] = {
         "because {because}",
         "{suggestion}",
     ),
+    "input.never_legal": Message(
+        "no layout of {model} on {gpus} GPUs is legal; all {enumerated} are not because {because}",
+        "{suggestion}",
+    ),
     "input.mtp_num_layers": Message(
         "--mtp-num-layers {wanted} is more than the checkpoint of {model} holds: {available}",
         "use --mtp-num-layers {available}",

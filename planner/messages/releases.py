@@ -28,5 +28,6 @@ MESSAGES: dict[str, Message] = {
     "way.refused": Message("{flag} cannot be set: {why}"),
     "way.site": Message("set {flag} in the site, a YAML file for --site"),
     "way.none": Message("leave it out"),
+    "way.called": Message("ms-swift calls it {flag}: with plan, {way}"),
     "way.elsewhere": Message("{flag} is a flag of ms-swift: with plan, {way}"),
 }

@@ -38,7 +38,7 @@ MESSAGES: dict[str, Message] = {
     ),
     "rule.layout_stages": Message(
         "pipeline_model_parallel_layout has {chunks} chunks, not pp*vpp = {pp}*{vpp}",
-        "use pp {nearest}, or as many chunks",
+        "use pp {nearest_pp} and vpp {nearest_vpp}, or write as many chunks",
     ),
     "rule.layout_ends": Message(
         "pipeline_model_parallel_layout begins with {first!r} and ends with {last!r}, not with its "

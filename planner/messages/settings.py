@@ -9,7 +9,7 @@ MESSAGES: dict[str, Message] = {
     "setting.unknown": Message(
         "{name} is not an argument of megatron sft of ms-swift 4.6", "{suggestion}"
     ),
-    "setting.planned": Message("{name} is planned, not set", "see: {why}"),
+    "setting.planned": Message("{name} is planned, not set", "{why}"),
     "setting.site": Message("{name} is said when scripts are written", "use {why}"),
     "setting.refused": Message("{name} cannot be set: {why}", "{instead}"),
     "setting.refused_value": Message(
@@ -22,6 +22,7 @@ MESSAGES: dict[str, Message] = {
     "setting.needs": Message(
         "{name} does nothing without {needs}", "leave out {name}, or give {needs}"
     ),
+    "setting.conflict": Message("ms-swift stops at {name} {where}: {why}", "{instead}"),
     "setting.since": Message(
         "ms-swift {ms_swift} has no argument {name}: it came with {since}",
         "leave it out, or plan for a newer ms-swift with --stack",

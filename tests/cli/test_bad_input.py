@@ -162,7 +162,65 @@ MISTAKES: dict[str, Mistake] = {
         "--set", "zzzzzzzz=1", says=("'zzzzzzzz'", "docs/settings.md")
     ),
     "a planned argument": of_example(
-        "--set", "tensor_model_parallel_size=2", says=("is planned, not set", "--tp")
+        "--set", "tensor_model_parallel_size=2", says=("is planned, not set", "leave it to", "--tp")
+    ),
+    "a name of another tool": of_example("--set", "learning_rate=1", says=("give --set lr=VALUE",)),
+    "a short name of a size": of_example("--set", "tp=4", says=("or give --tp to plan check",)),
+    "a setting of 3.x": of_example(
+        "--set", "save=out", says=("--output_dir since", "use --output")
+    ),
+    "an old name of a planned argument": of_example(
+        "--set", "seq_length=4096", says=("with plan, use --seq-length",)
+    ),
+    "a setting that follows from others": of_example(
+        "--set", "gradient_accumulation_steps=2", says=("use --global-batch-size",)
+    ),
+    "a setting of another engine": of_example("--set", "deepspeed=zero3", says=("as by ZeRO-1",)),
+    "a tuner that is not planned": of_example(
+        "--tuner-type", "lora_llm", says=("trains the vision tower", "modelled: full, lora")
+    ),
+    "a word that no parser takes": of_example(
+        "--set", "response_prefix=-x", says=("without a - in front, not '-x'",)
+    ),
+    "a value that the parser does not take": of_example(
+        "--set", "padding_side=middle", says=("not one of left, right",)
+    ),
+    "an item of a list that is no choice": of_example(
+        "--set", "report_to=tensorboard,wandbb", says=("not one of tensorboard, wandb, swanlab",)
+    ),
+    "a bound with a reason": of_example(
+        "--set", "moe_expert_capacity_factor=0.01", says=("at least 0.5", "tokens are dropped")
+    ),
+    "a seed that no stage can have": of_example(
+        "--set", "seed=4294967295", says=("at most 4290000000", "every pipeline stage adds 1009")
+    ),
+    "a beta of Adam that divides by zero": of_example(
+        "--set", "adam_beta1=1", says=("at least 0 and below 1",)
+    ),
+    "a stream without a length": of_example(
+        "--set", "streaming=true", says=("without train_iters", "train_iters=STEPS")
+    ),
+    "a stream whose epochs are saved": of_example(
+        *("--set", "streaming=true", "--set", "train_iters=9", "--set", "save_strategy=epoch"),
+        says=("with save_strategy=epoch", "save_steps"),
+    ),
+    "a stream that is evaluated without end": of_example(
+        *("--set", "streaming=true", "--set", "train_iters=9", "--set", "val_dataset=v.jsonl"),
+        says=("without eval_iters", "eval_iters=STEPS"),
+    ),
+    "weight decay that moves from nowhere": of_example(
+        *("--set", "weight_decay_incr_style=linear", "--set", "end_weight_decay=0.1"),
+        says=("without start_weight_decay", "start_weight_decay=VALUE"),
+    ),
+    "constant weight decay with an end": of_example(
+        "--set", "end_weight_decay=0.1", says=("without weight_decay_incr_style", "linear")
+    ),
+    "texts that are split in fine-tuning": of_example(
+        "--set", "truncation_strategy=split", says=("with a chat template", "--task pt")
+    ),
+    "texts that are split too late": of_example(
+        *("--task", "pt", "--set", "truncation_strategy=split", "--set", "lazy_tokenize=true"),
+        says=("with lazy_tokenize", "leave out lazy_tokenize"),
     ),
     "an argument of the site": of_example("--set", "model=/m", says=("use --model-path",)),
     "an argument that is not modelled": of_example(
@@ -219,7 +277,15 @@ MISTAKES: dict[str, Mistake] = {
         says=("MTP layers apart from the loss", "in the last chunk"),
     ),
     "settings that no layout keeps": of_example(
-        "--set", "optimizer=sgd", says=("distributed optimizer has no sgd",)
+        "--set", "optimizer=sgd", says=("all 15615 are not because the distributed optimizer",)
+    ),
+    "fp8 that the GPU does not have": of_example(
+        *("--topology", "a100-8x-ib", "--set", "fp8_format=hybrid"),
+        says=("; all ", "does not run on A100"),
+    ),
+    "a layout of another model": of_example(
+        *("--set", "pipeline_model_parallel_layout=Et*6|t*6L"),
+        says=("are not because pipeline_model_parallel_layout has 12 t", "write 48 t"),
     ),
     "a misspelt task": of_example("--task", "ptt", says=("'ptt'", "'sft', 'pt'")),
     # -- scripts -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from stack import wheel
 from planner.cli import app
 from planner.errors import UsageError
 from planner.flag_history import Command, old_flags, old_name
-from planner.old_flags import explain_option, hint, plan_flags, way
+from planner.old_flags import explain_option, explain_setting, hint, plan_flags, way
 from planner.recipe import RECIPES_FOLDER, load_recipe
 from planner.releases import releases, version_of
 from planner.site import Site, load_site
@@ -190,6 +190,28 @@ def test_what_plan_calls_a_flag_is_there() -> None:
         found = of_check if "plan check" in text else of_search
         assert set(re.findall(r"--[a-z-]+", text)) <= found, text
     assert set(table.searched.values()) <= of_check
+
+
+def test_names_of_others_lead_to_a_flag_or_to_a_reason() -> None:
+    """And none of them is an argument of ms-swift itself, or one of 3.x."""
+    table, known = plan_flags(), wheel.fields_of(NEWEST, "megatron sft").keys()
+    for name, flag in table.foreign.items():
+        assert name not in known and hint(name) is None, name
+        assert flag in known or flag in table.elsewhere, name
+        assert explain_setting(name), name
+    assert not table.elsewhere.keys() & known
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_set_says_the_way_of_plan_for_every_flag_that_was_renamed(old: str) -> None:
+    told = explain_setting(old)
+    assert told is not None and way(RENAMED[old].now) in told
+
+
+@given(st.text())
+def test_any_name_that_is_set_is_explained_or_not(name: str) -> None:
+    told = explain_setting(name)
+    assert told is None or told
 
 
 def options(command: str | None) -> set[str]:

@@ -12,9 +12,10 @@ from setting_edges import AWARE, EMBEDDING, FIRST, LAST, LAYOUT, LOSS, OFFLOAD
 from planner.constraints import rules_for
 from planner.errors import UsageError
 from planner.evaluate import Evaluator
-from planner.layout import Layout, Recompute
+from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import StageMemory
 from planner.named_split import named_split
+from planner.no_fit import nothing_found
 from planner.planning import make_plan
 from planner.problem import Sizes
 from planner.search import search
@@ -193,6 +194,46 @@ def test_a_layout_with_stages_of_their_own_for_embedding_and_loss_is_evaluated()
     assert plan.stages[3].parameters == head + stated.model.hidden_size
 
 
+def broken_pipeline(pp: int, vpp: int, text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Rules of the pipeline that a layout breaks; where it is no split, beside a short one."""
+    stated = problem(gpus=24, settings=(f"{LAYOUT}={text}",))
+    split = named_split(stated.settings, 48, pp, vpp) or PipelineSplit((((0, 1),),))
+    sizes = Sizes(world_size=24, pp=pp, vpp=vpp, split=split)
+    found = [(rule.id, rule.check(stated, sizes)) for rule in rules_for(stated, "pipeline")]
+    return [(rule_id, values) for rule_id, values in found if values is not None]
+
+
+@pytest.mark.parametrize(
+    ("pp", "chunks", "nearest"),
+    [(3, 2, (2, 1)), (4, 6, (3, 2)), (5, 8, (4, 2)), (2, 7, (7, 1)), (1, 4, (4, 1))],
+)
+def test_a_layout_of_other_chunks_is_told_its_nearest_pipeline(
+    pp: int, chunks: int, nearest: tuple[int, int]
+) -> None:
+    """Of two stages or more, as the layout has chunks, and no second error beside it."""
+    text = "|".join(["Et"] + ["t"] * (chunks - 2) + [f"t*{49 - chunks}L"])
+    ((rule_id, values),) = broken_pipeline(pp, 1, text)
+    assert (rule_id, (values["nearest_pp"], values["nearest_vpp"])) == ("layout_stages", nearest)
+    assert broken_pipeline(*nearest, text) == []
+
+
+def test_layers_that_a_layout_lacks_are_told_before_its_stages() -> None:
+    assert [rule_id for rule_id, _ in broken_pipeline(3, 1, "Et*24|t*20L")] == [
+        "layout_layers",
+        "layout_stages",
+    ]
+
+
+def test_a_rule_that_every_layout_breaks_is_told_before_one_that_more_break_first() -> None:
+    stated = problem("Qwen2.5-7B", topology="a100-8x-ib", settings=("fp8_format=hybrid",))
+    found = search(Evaluator(stated))
+    first = max(found.rejected, key=lambda rule: found.rejected[rule].count)
+    error = nothing_found(stated, found)
+    assert (found.legal, first) == (0, "dense_model")
+    assert error.message_id == "input.never_legal"
+    assert "does not run on A100" in error.message and "all " in error.message
+
+
 def test_a_search_keeps_to_the_split_that_is_named() -> None:
     stated = problem(settings=(f"{FIRST}=20",))
     found = search(Evaluator(stated))
@@ -210,6 +251,10 @@ def test_a_search_keeps_to_the_split_that_is_named() -> None:
         ("optimizer=sgd", "use_distributed_optimizer=false"),
         ("fp8_format=hybrid", "fp8_recipe=blockwise", "moe_expert_capacity_factor=2"),
         ("train_iters=100", "finetune=false", "overlap_grad_reduce=false"),
+        ("train_iters=100", "streaming=true", "loss_scale=last_round", "use_chat_template=false"),
+        ("train_iters=9", "streaming=true", "val_dataset=v.jsonl", "eval_iters=3"),
+        ("use_chat_template=false", "truncation_strategy=split"),
+        ("weight_decay_incr_style=cosine", "start_weight_decay=0", "end_weight_decay=0.1"),
     ],
     ids=" ".join,
 )

@@ -157,6 +157,14 @@ def padding(argv: list[str], world_size: int) -> int | None:
     return multiple
 
 
+def stream(argv: list[str], world_size: int) -> str | None:
+    """Return what refuses to train and evaluate on streams, which have no length."""
+    fake_world.enter(world_size, 0)
+    arguments = post_init("megatron sft", argv, {})
+    val = object() if arguments.val_dataset else None
+    return raised(lambda: arguments.init_iters(object(), val))
+
+
 class _Started(BaseException):
     """No error: the schedule asks for a forward pass."""
 

@@ -145,6 +145,12 @@ class RealStack:
         multiple: int | None = self.call("padding", argv=argv, world_size=world_size)
         return multiple
 
+    def stream(self, model: Path, world_size: int, flags: Flags) -> str | None:
+        """Return what refuses to train on streams: see `stack.arguments.stream`."""
+        argv = self.training_argv(model, flags)
+        refused: str | None = self.call("stream", argv=argv, world_size=world_size)
+        return refused
+
     def optimizer(self, model: Path, world_size: int, flags: Flags) -> dict[str, Any]:
         """Return the buffers of a rank's optimizer: see `stack.optimizers.optimizer`."""
         argv = self.training_argv(model, flags)

@@ -1,6 +1,7 @@
 """The table of settings is ms-swift's own list of arguments, and what it says of them holds."""
 
 import random
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from planner.errors import UsageError
 from planner.parameters import rank_parameters
 from planner.pipeline_layout import layout_chunks
 from planner.precision import state_bytes
+from planner.setting_conflicts import check_settings
 from planner.setting_table import Flag, Kind, setting_table
 from planner.settings import Settings
 from planner.workload import TunerType
@@ -54,6 +56,27 @@ def test_types_and_choices_are_those_of_the_release(stack: RealStack) -> None:
     assert wrong == {}
 
 
+def test_every_choice_of_the_real_parser_is_one_here_and_no_other(stack: RealStack) -> None:
+    """So that no value that --set takes ends as an error of the parser; a list has its items'."""
+    options = stack.call("options", subcommand="megatron sft")
+    wrong = {}
+    for flag in SET:
+        spec = spec_of(flag)
+        real = set(options[flag.name]["choices"]) - {"None", "none"}  # which is to leave it out
+        ours = ({str(choice) for choice in spec.choices} | set(spec.refused)) - {"none"}
+        if real and spec.type != "bool" and ours != real:
+            wrong[flag.name] = (ours, real)
+    assert wrong == {}
+
+
+def test_loggers_are_those_that_the_trainer_has(stack: RealStack) -> None:
+    """Of a list that has no choices in the parser."""
+    folder = Path(stack.call("package_folder"))
+    source = (folder / "megatron" / "callbacks" / "mapping.py").read_text("utf-8")
+    known = set(re.findall(r"'(\w+)': ", source)) - {"print", "default_flow"}
+    assert set(spec_of(TABLE["report_to"]).choices) == known
+
+
 def test_defaults_are_those_of_the_release(stack: RealStack) -> None:
     """What is not set is what ms-swift does without the argument."""
     options = stack.call("options", subcommand="megatron sft")
@@ -73,22 +96,9 @@ def example(flag: Flag) -> str:
         least = spec.least if spec.least is not None else spec.above
         return str(1 if least is None else least if spec.least is not None else least + 0.5)
     texts = {
-        "lr_wsd_decay_style": "linear",
-        "download_mode": "force_redownload",
-        "save_strategy": "epoch",
-        "report_to": "tensorboard",
         "callbacks": "print",
         "target_modules": "linear_qkv",
         "pipeline_model_parallel_layout": "Et*6|t*6L",
-        "weight_decay_incr_style": "constant",
-        "truncation_strategy": "delete",
-        "padding_side": "right",
-        "template_backend": "swift",
-        "stopping_strategy": "all_exhausted",
-        "dataloader_multiprocessing_context": "fork",
-        "packing_strategy": "binpack",
-        "moe_token_drop_policy": "position",
-        "fp8_amax_compute_algo": "max",
     }
     return (
         {"bool": "true", "str": "one", "list": "one,two"}[spec.type]
@@ -223,6 +233,9 @@ def test_muon_needs_a_package_that_the_stack_does_not_bring(
         ({"fp4_format": "e2m1", "fp8_format": "hybrid"}, "fp4 and fp8 cannot be used"),
         ({"moe_enable_deepep": True}, "only supported with flex token dispatcher"),
         ({"muon_lr": 1e-4}, "require `--optimizer muon`"),
+        ({"end_weight_decay": 0.1}, "megatron_args.py"),  # an assertion without words
+        ({"weight_decay_incr_style": "linear", "start_weight_decay": 0.0}, "megatron_args.py"),
+        ({"response_prefix": "-x"}, "expected one argument"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
@@ -232,6 +245,56 @@ def test_what_set_refuses_and_the_stack_too(
     tried = {**named("decoder_first_pipeline_num_layers=6", pp=2).flags("0.16.1"), **flags}
     refused = stack.refusal(short_folders[QWEN3], 2, tried)
     assert refused is not None and words in refused
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("weight_decay_incr_style=cosine", "start_weight_decay=0", "end_weight_decay=0.1"),
+        ("use_chat_template=false", "truncation_strategy=split", "loss_scale=last_round"),
+        ("seed=1", "adam_beta1=0", "adam_beta2=0", "adam_eps=1e-30"),
+        ("moe_expert_capacity_factor=0.5", "moe_token_drop_policy=position"),
+    ],
+    ids=" ".join,
+)
+def test_what_set_takes_and_the_stack_too(
+    stack: RealStack, short_folders: dict[str, Path], settings: tuple[str, ...]
+) -> None:
+    flags = named(*settings).flags(stack.megatron_core)
+    assert stack.refusal(short_folders[QWEN3], 1, flags) is None
+
+
+STREAM = ("streaming=true", "train_iters=9")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (STREAM, None),
+        ((*STREAM, "val_dataset=v.jsonl", "eval_iters=3"), None),
+        (("streaming=true",), "Please explicitly specify `--train_iters`"),
+        ((*STREAM, "save_strategy=epoch"), "not supported with `--save_strategy epoch`"),
+        ((*STREAM, "val_dataset=v.jsonl"), "Please explicitly specify `--eval_iters`"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_streams_are_trained_on_where_their_steps_are_said(
+    stack: RealStack,
+    short_folders: dict[str, Path],
+    settings: tuple[str, ...],
+    words: str | None,
+) -> None:
+    """By the stack, and so by the planner."""
+    tried = named(*settings)
+    refused = stack.stream(short_folders[QWEN3], 1, tried.flags(stack.megatron_core))
+    assert refused is None if words is None else refused and words in refused
+    problem = tried.problem(stack.megatron_core)
+    if words is None:
+        check_settings(problem)
+        return
+    with pytest.raises(UsageError) as error:
+        check_settings(problem)
+    assert error.value.message_id == "setting.conflict"
 
 
 def test_settings_that_need_another_are_forgotten_by_the_stack(

@@ -44,6 +44,7 @@ def _load() -> dict[str, Any]:
         "parse": arguments.parse,
         "first_step": arguments.first_step,
         "padding": arguments.padding,
+        "stream": arguments.stream,
         "optimizer": optimizers.optimizer,
         "offload_options": optimizers.offload_options,
         "layout_chunks": optimizers.layout_chunks,

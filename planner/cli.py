@@ -1,6 +1,5 @@
 """`plan`: search and rank layouts, or evaluate the one that is named."""
 
-import gc
 import sys
 import time
 from collections.abc import Callable
@@ -265,9 +264,7 @@ app.command()(models)
 
 
 def main() -> None:
-    """The console command."""
-    # A search makes many small objects and no cycles; looking for cycles costs a tenth of its time.
-    gc.disable()
+    """Run the command of the command line, and end the program."""
     run_app(app, as_json="--json" in sys.argv, explain=_explain)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from planner.cli import main
+from planner.entry import main
 
 EXAMPLE = ("--gpus", "16", "--nodes", "2", "--model", "Qwen3-30B-A3B")
 

@@ -17,12 +17,12 @@ from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.pipeline_layout import layout_chunks
 from planner.plan import Plan
 from planner.planning import check_plan, make_plan
-from planner.problem import Problem, Sizes
+from planner.problem import Problem, Sizes, as_layout
 from planner.reasons import not_trained
 from planner.report.answer import Answer, answer_to_json
 from planner.report.json_ import as_json as json_text
 from planner.run import Load, Machines, Run
-from planner.search import FULL_RECOMPUTE, as_layout, recompute_ladder, search
+from planner.search import FULL_RECOMPUTE, recompute_ladder, search
 from planner.site import Site, load_site, with_absolute_paths
 from planner.split import even_split
 from planner.verdict import Verdict, verdict

@@ -9,7 +9,7 @@ from planner.activations import BF16
 from planner.layout import Layout
 from planner.parameters import RankParameters, rank_parameters
 from planner.precision import state_bytes
-from planner.problem import Problem, Sizes
+from planner.problem import Problem, Sizes, as_layout
 from planner.settings import Settings
 from planner.units import GIB
 
@@ -49,16 +49,7 @@ def host_memory(problem: Problem, sizes: Sizes) -> dict[str, Any] | None:
     split = sizes.split
     if not problem.settings.optimizer_cpu_offload or split is None:
         return None
-    layout = Layout(
-        world_size=sizes.world_size,
-        tp=sizes.tp,
-        pp=sizes.pp,
-        vpp=sizes.vpp,
-        ep=sizes.ep,
-        etp=sizes.etp,
-        cp=sizes.cp,
-        split=split,
-    )
+    layout = as_layout(problem, sizes)
     if layout.dp < 1 or layout.edp < 1 or split.num_stages != sizes.pp:
         return None  # another rule is broken
     cluster, workload = problem.cluster, problem.workload

@@ -12,10 +12,9 @@ from planner.host_memory import host_memory_bytes
 from planner.layout import Layout
 from planner.memory import StageMemory
 from planner.plan import BrokenRule, Plan, Reason, StagePlan
-from planner.problem import Problem, Sizes
+from planner.problem import Problem, Sizes, as_layout
 from planner.reasons import reasons
 from planner.rule import Violation
-from planner.search import as_layout
 from planner.step_time import CATEGORIES, StepTime
 from planner.swift_args import ArgValue, training_args
 from planner.units import TERA

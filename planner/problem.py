@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from planner.cluster import Cluster
-from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
+from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
 from planner.model_spec import ModelSpec
 from planner.recipe import Recipe
 from planner.settings import AS_PLANNED, Settings
@@ -43,3 +43,22 @@ class Sizes:
     def dp(self) -> int:
         """Data-parallel size of the attention grid, rounded down; at least 1."""
         return max(1, self.world_size // (self.tp * self.cp * self.pp))
+
+
+def as_layout(problem: Problem, sizes: Sizes) -> Layout:
+    """The layout of sizes that break no rule."""
+    assert sizes.split is not None
+    return Layout(
+        world_size=sizes.world_size,
+        tp=sizes.tp,
+        pp=sizes.pp,
+        vpp=sizes.vpp,
+        ep=sizes.ep,
+        etp=sizes.etp,
+        cp=sizes.cp,
+        micro_batch_size=sizes.micro_batch_size,
+        global_batch_size=problem.workload.global_batch_size,
+        recompute=sizes.recompute,
+        split=sizes.split,
+        dispatcher=sizes.dispatcher,
+    )

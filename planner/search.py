@@ -15,7 +15,7 @@ from planner.evaluate import Evaluator
 from planner.layer_view import GridSizes
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
 from planner.pipeline_layout import layout_chunks
-from planner.problem import Problem, Sizes
+from planner.problem import Problem, Sizes, as_layout
 from planner.rule import Rule, Violation
 from planner.verdict import Verdict, verdict
 
@@ -367,22 +367,3 @@ class _Referee:
                 self._tally.examples.setdefault(rule.id, (sizes, Violation(rule, values)))
                 return rule.id
         return None
-
-
-def as_layout(problem: Problem, sizes: Sizes) -> Layout:
-    """The layout of sizes that break no rule."""
-    assert sizes.split is not None
-    return Layout(
-        world_size=sizes.world_size,
-        tp=sizes.tp,
-        pp=sizes.pp,
-        vpp=sizes.vpp,
-        ep=sizes.ep,
-        etp=sizes.etp,
-        cp=sizes.cp,
-        micro_batch_size=sizes.micro_batch_size,
-        global_batch_size=problem.workload.global_batch_size,
-        recompute=sizes.recompute,
-        split=sizes.split,
-        dispatcher=sizes.dispatcher,
-    )

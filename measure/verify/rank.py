@@ -31,8 +31,6 @@ def prepare() -> None:
     peers.enter_world(1, 0)
     from megatron.core.tensor_parallel import random
 
-    from measure.verify import run  # noqa: F401
-
     if torch.cuda.is_available() and hasattr(random, "_get_share_storage"):
         random._get_share_storage()
 

@@ -5,7 +5,7 @@ from console import plan
 from golden_files import check_golden
 
 from planner.architectures import ARCHITECTURES
-from planner.model_files import known_models, resolve_model
+from planner.model_files import BundledModel, known_models, resolve_model
 from planner.parameters import model_parameters
 
 
@@ -38,8 +38,8 @@ def test_the_list_as_json_has_every_model_and_type() -> None:
 
 
 @pytest.mark.parametrize("bundled", known_models(), ids=lambda bundled: bundled.name)
-def test_parts_as_json_add_up(bundled: object) -> None:
-    name = bundled.name  # type: ignore[attr-defined]
+def test_parts_as_json_add_up(bundled: BundledModel) -> None:
+    name = bundled.name
     answer = plan("models", name, "--json").answer
     model = resolve_model(name)
 

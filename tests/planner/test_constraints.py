@@ -15,8 +15,7 @@ from planner.evaluate import Evaluator
 from planner.layout import PipelineSplit, Recompute
 from planner.messages import MESSAGES
 from planner.model_spec import GroupedQueryAttention, ModelSpec
-from planner.problem import Problem, Sizes
-from planner.search import as_layout
+from planner.problem import Problem, Sizes, as_layout
 from planner.workload import Placement, TunerType
 
 BY_ID = {rule.id: rule for rule in RULES}

@@ -12,11 +12,10 @@ from planner.constraints import LEVELS, RULES, violations
 from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.model_files import resolve_model
-from planner.problem import Problem, Sizes
+from planner.problem import Problem, Sizes, as_layout
 from planner.search import (
     ASSUMED_TIE_FRACTION,
     SearchResult,
-    as_layout,
     recompute_ladder,
     search,
 )

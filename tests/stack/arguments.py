@@ -112,7 +112,7 @@ def parse(
         arguments = post_init(subcommand, argv, answer)
         if build:
             answer["chunks"] = [_count(model) for model in build_models(arguments, answer)]
-    except BaseException as error:
+    except BaseException as error:  # refusals exit too: their words are the result
         return {**answer, "error": f"{type(error).__name__}: {error}", "where": _where(error)}
     plain = (bool, int, float, str, type(None))
     kept = {name: value for name, value in vars(arguments).items() if isinstance(value, plain)}

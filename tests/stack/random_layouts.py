@@ -6,10 +6,10 @@ from problems import problem
 
 from planner.architectures import ARCHITECTURES
 from planner.constraints import violations
-from planner.layout import Layout, PipelineSplit
+from planner.layout import PipelineSplit
 from planner.model_files import known_models, resolve_model
 from planner.model_spec import ModelSpec
-from planner.problem import Problem, Sizes
+from planner.problem import Problem, Sizes, as_layout
 from stack.layouts import Case, split
 
 TRAINED = [
@@ -30,7 +30,7 @@ def random_cases(name: str, number: int) -> list[Case]:
         mtp = draw.randint(0, model.mtp_num_layers)
         if all(each.rule.kind == "placement" for each in violations(asked, sizes)):
             key = (world_size, sizes.tp, sizes.cp, sizes.pp, sizes.ep, sizes.etp, sizes.vpp)
-            found[key] = Case(name, _layout(sizes, 8 * world_size), mtp)
+            found[key] = Case(name, as_layout(asked, sizes), mtp)
     return list(found.values())
 
 
@@ -58,18 +58,3 @@ def _split(model: ModelSpec, pp: int, vpp: int, draw: random.Random) -> Pipeline
     cuts = sorted(draw.sample(range(1, model.num_layers), chunks - 1))
     sizes = [end - first for first, end in zip([0, *cuts], [*cuts, model.num_layers], strict=True)]
     return split([sizes[stage::pp] for stage in range(pp)])
-
-
-def _layout(sizes: Sizes, global_batch_size: int) -> Layout:
-    assert sizes.split is not None
-    return Layout(
-        world_size=sizes.world_size,
-        tp=sizes.tp,
-        cp=sizes.cp,
-        pp=sizes.pp,
-        vpp=sizes.vpp,
-        ep=sizes.ep,
-        etp=sizes.etp,
-        split=sizes.split,
-        global_batch_size=global_batch_size,
-    )

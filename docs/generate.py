@@ -17,13 +17,14 @@ from planner.activations import SAVED
 from planner.constraints import RULES
 from planner.detection import CAPABILITIES, Capability
 from planner.flag_history import ChangedDefault, Renamed, new_flags, old_flags
-from planner.memory import TERMS, Moment
+from planner.memory_terms import TERMS
 from planner.messages import MESSAGES
 from planner.old_flags import REMOVED_SINCE, hint
 from planner.releases import Range, releases
 from planner.rule import NEVER, Rule, Version
 from planner.setting_table import Flag, Kind, Spec, setting_table, word_of
 from planner.stack import DEFAULT_STACK, FIELDS, Stack, known_stacks, load_stack
+from planner.stage_shape import Moment
 from planner.units import GIB
 from planner.verdict import ASSUMED_MARGIN_FRACTION
 

@@ -7,8 +7,8 @@ from launch.arguments import Folders, train_args
 from launch.dlc import missing_of_job
 from launch.text import comment, fill
 from launch.training import title
-from planner.activations import BF16
 from planner.dialects import Dialect, dropped, load_dialect, translate
+from planner.layer_shape import BF16
 from planner.parameters import model_parameters
 from planner.precision import state_bytes
 from planner.run import Load, Run

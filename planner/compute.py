@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from planner.activations import kept_bytes
+from planner.efficiency import LaunchSeconds, Rates
 from planner.layer_moments import dispatch_bytes
 from planner.layer_shape import BF16, FP32, LayerShape
-from planner.efficiency import LaunchSeconds, Rates
-from planner.layout import NO_RECOMPUTE, Recompute
+from planner.layout import Recompute
 from planner.model_spec import GroupedQueryAttention, LayerKind, ModelSpec
 from planner.parts import LinearKind, Part, Sharding, layer_parts
 from planner.workload import Workload

@@ -16,13 +16,10 @@ from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivati
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
     RUNNING,
-    Moment,
     StageMemory,
-    StageShape,
     device_used,
     level_bytes,
     passes,
-    shard_elements,
     stage_memory,
 )
 from planner.named_split import named_split
@@ -35,7 +32,9 @@ from planner.schedule import in_flight_microbatches, pipeline_seconds
 from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView, StageCounts
+from planner.stage_shape import Moment, StageShape
 from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
+from planner.weight_shapes import distinct_weight_elements
 from planner.workload import TunerType
 
 
@@ -107,15 +106,6 @@ class Evaluator:
         return self._groups[sizes]
 
 
-def expert_shards(layout: Layout) -> int:
-    """Ranks that share the optimizer states of routed experts.
-
-    Without EP Megatron-Core takes experts for dense parameters (megatron-core 0.18.1,
-    extensions/transformer_engine.py:2030: allreduce).
-    """
-    return layout.edp if layout.ep > 1 else layout.dp * layout.cp
-
-
 class GridView:
     """A grid with so many layers on every stage: parameters and what follows from them."""
 
@@ -155,8 +145,9 @@ class GridView:
             parameters=rank_parameters(model, layout, workload, stage),
             states=states,
             weight_copy_bytes=linear * copies,
+            dummy_gradient_bytes=self._dummy_gradient_bytes(layout, stage),
             dense_shards=layout.dp * layout.cp if sharded else 1,
-            expert_shards=expert_shards(layout) if sharded else 1,
+            expert_shards=layout.expert_shards if sharded else 1,
             hidden=model.hidden_size,
             vocabulary=-(-model.vocab_size // layout.tp),
             is_first=stage == 0,
@@ -173,6 +164,12 @@ class GridView:
             fused_gradients=self.problem.stack.apex,
         )
 
+    def _dummy_gradient_bytes(self, layout: Layout, stage: int) -> float:
+        workload = self.problem.workload
+        if not self.problem.stack.apex or workload.tuner_type is TunerType.LORA:
+            return 0.0
+        return distinct_weight_elements(self.problem.model, layout, workload, stage) * BF16
+
     def _once(self, shape: StageShape) -> StageSeconds:
         parameters = shape.parameters
         compute, states = self.evaluator.compute, self.evaluator.states
@@ -181,7 +178,7 @@ class GridView:
             gradient_bytes=states.gradient,
             sharded=self.problem.settings.use_distributed_optimizer,
         )
-        shards = shard_elements(shape)
+        shards = shape.shard_elements
         away = self.problem.settings.offloaded_fraction
         optimizer = compute.optimizer(shards * (1 - away))
         optimizer += offload_seconds(shards, away, states, self.problem.cluster.gpu)

@@ -200,7 +200,7 @@ MOMENTS: tuple[LayerMoment, ...] = (
         ATTENTION,
         BACKWARD,
         _core_attention_backward,
-        "te/cpp_extensions/fused_attn.py:513; te dot_product_attention/context_parallel.py:2205-2208",
+        "te/cpp_extensions/fused_attn.py:513, te dot_product_attention/context_parallel.py:2205",
     ),
 )
 

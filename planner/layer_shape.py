@@ -1,4 +1,4 @@
-"""Sizes of one microbatch in one layer on one rank: what activations and compute are functions of."""
+"""Sizes of one microbatch in one layer on one rank, on which activations and compute depend."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,6 @@ from planner.model_spec import (
     ModelSpec,
     MultiLatentAttention,
 )
-
 
 BF16, FP32, INT32, BOOL = 2, 4, 4, 1  # bytes of an element
 

@@ -10,6 +10,7 @@ from planner.evaluate import Evaluator
 from planner.layout import Layout, Recompute
 from planner.memory import StageMemory
 from planner.model_config import model_spec_from_config
+from planner.model_spec import ModelSpec
 from planner.parameters import RankParameters
 from planner.problem import Problem
 from planner.recipe import load_recipe
@@ -64,10 +65,18 @@ def recompute_of(flags: dict[str, str]) -> Recompute:
     )
 
 
+def model_of(row: Row) -> ModelSpec:
+    """The model of a row: as many layers as it has, which may be fewer than are dense."""
+    layers = row.config["num_hidden_layers"]
+    more = row.config | {"num_hidden_layers": layers + row.config.get("first_k_dense_replace", 0)}
+    model = model_spec_from_config(more, name=row.id, origin=row.id)
+    return replace(model, num_layers=layers, moe_layers=model.moe_layers[:layers])
+
+
 def predict(row: Row, result: Result) -> Predicted:
     """The prediction for a row at the load that its experts got."""
     flags = flags_of(row)
-    model = model_spec_from_config(row.config, name=row.id, origin=row.id)
+    model = model_of(row)
     sizes = {
         short: int(flags.get(f"{name}_parallel_size", 1))
         for short, name in [

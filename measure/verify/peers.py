@@ -116,7 +116,7 @@ class _Transfer:
     """
 
     def __init__(self, tensor: Any) -> None:
-        self._event = torch.cuda.Event() if tensor.is_cuda else None
+        self._event: Any = torch.cuda.Event() if tensor.is_cuda else None  # type: ignore[no-untyped-call]  # of torch
         if self._event:
             self._event.record()
 

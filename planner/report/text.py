@@ -8,7 +8,7 @@ from rich.text import Text
 
 from planner.dialects import words
 from planner.layout import Layout
-from planner.memory import TERMS
+from planner.memory_terms import TERMS
 from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.parameters import active_parameters, model_parameters
 from planner.plan import Plan, StagePlan

@@ -1,16 +1,10 @@
 """What the planner predicts of Megatron-LM's published runs."""
 
-import importlib
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "memory"
-sys.path.insert(0, str(FOLDER))  # its scripts import each other
-golden = importlib.import_module("golden")
-runs = importlib.import_module("golden_runs")
-sys.path.remove(str(FOLDER))
+import golden
+import golden_runs as runs
 
 TESTS = runs.tests()
 ROWS = runs.covered_rows(TESTS)

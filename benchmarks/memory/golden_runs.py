@@ -2,16 +2,15 @@
 
 import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+from golden_filter import FILTER, Flags, uncovered_because
 
 from planner.evaluate import Evaluator
 from planner.layout import Layout, Recompute
-from planner.memory import StageMemory
 from planner.model_spec import (
     Attention,
     GroupedQueryAttention,
@@ -22,6 +21,7 @@ from planner.model_spec import (
 from planner.pipeline_layout import layout_chunks
 from planner.problem import Problem
 from planner.recipe import load_recipe
+from planner.schedule import in_flight_microbatches
 from planner.settings import SPLIT_FLAGS, Settings
 from planner.split import even_split
 from planner.stack import load_stack
@@ -29,8 +29,6 @@ from planner.topology_files import load_topology
 from planner.workload import TunerType, Workload
 
 FOLDER = Path(__file__).parent
-Flags = Mapping[str, Any]
-FILTER = yaml.safe_load((FOLDER / "golden_filter.yaml").read_text(encoding="utf-8"))
 STACK = "gpu-kit-2026-11"
 GPUS_PER_NODE = 8
 LARGEST_WORLD = 1024
@@ -95,32 +93,6 @@ def _test(line: dict[str, Any]) -> Test:
     return Test(**{**line, "values": [Value(**value) for value in line["values"]]})
 
 
-def uncovered_because(flags: Flags) -> str | None:
-    """The first reason for which a run is not covered; None: it is."""
-    given = {**FILTER["defaults"], **flags}
-    for entry in FILTER["uncovered"]:
-        if "with" in entry and flags.get(entry["with"], 1) == 1:
-            continue
-        if any(given.get(name) not in values for name, values in entry["flags"].items()):
-            return str(entry["reason"])
-    return None
-
-
-def _flat(lines: list[list[str]]) -> list[str]:
-    return [name for line in lines for name in line]
-
-
-def flags_that_do_not_matter() -> dict[str, list[str]]:
-    """By what they are about."""
-    return {reason: _flat(lines) for reason, lines in FILTER["no_matter"].items()}
-
-
-def known_flags() -> set[str]:
-    """Every flag that the filter says something of."""
-    found = set(_flat(FILTER["used"])).union(*flags_that_do_not_matter().values())
-    return found.union(*(entry["flags"] for entry in FILTER["uncovered"]))
-
-
 def _size(flags: Flags, name: str, default: int = 1) -> int:
     return int(flags.get(f"{name}_parallel_size", default))
 
@@ -135,6 +107,12 @@ def _gated_width(flags: Flags, width: int) -> int:
         return width
     shards = _size(flags, "tensor_model")
     return round(width * 2 / 3 / shards) * shards
+
+
+def _default_ffn(flags: Flags) -> int:
+    """Source: megatron/training/arguments.py: validate_args."""
+    width = 4 * flags["hidden_size"]
+    return int(width * 2 / 3 / 64) * 64 if flags.get("swiglu") else int(width)
 
 
 def _attention(flags: Flags) -> Attention:
@@ -175,7 +153,7 @@ def model_of(test: Test) -> ModelSpec:
     """The model of a test, without gates of feed-forward parts turned into one of their sizes."""
     flags, hidden = test.flags, test.flags["hidden_size"]
     assert test.vocab_size is not None, test.name
-    ffn = flags.get("ffn_hidden_size", 4 * hidden)
+    ffn = flags.get("ffn_hidden_size", _default_ffn(flags))
     multiple = flags.get("make_vocab_size_divisible_by", 128) * _size(flags, "tensor_model")
     moe = None
     if "num_experts" in flags:
@@ -251,40 +229,58 @@ def _global_batch(flags: Flags) -> int:
     return int(flags["step_batch_size_schedule"].split()[0].partition(":")[2])
 
 
-def predict(test: Test, num_gpus: int) -> StageMemory:
-    """Memory of the last stage."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """Bytes of the last stage."""
+
+    peak_allocated: int
+    steady: int
+
+
+def predict(test: Test, num_gpus: int) -> Predicted:
+    """Memory of a test on so many GPUs."""
+    evaluator = Evaluator(_problem(test, num_gpus))
+    layout = _layout(test, num_gpus, evaluator)
+    memory = evaluator.batch(layout).memory(layout.recompute)[-1]
+    return Predicted(
+        peak_allocated=memory.peak_allocated + _dropout_masks(test.flags, layout),
+        steady=memory.steady,
+    )
+
+
+def _problem(test: Test, num_gpus: int) -> Problem:
     flags = test.flags
     nodes = max(1, num_gpus // GPUS_PER_NODE)
-    recipe = replace(
-        load_recipe(TunerType.FULL),
-        overlap_grad_reduce=flags.get("overlap_grad_reduce", False),
-        overlap_param_gather=flags.get("overlap_param_gather", False),
-        cross_entropy_loss_fusion=flags.get("cross_entropy_loss_fusion", False),
+    fused = not flags.get("no_gradient_accumulation_fusion", False)
+    return Problem(
+        model=model_of(test),
+        cluster=load_topology("h100-8x-ib", nodes, min(num_gpus, GPUS_PER_NODE)),
+        workload=Workload(
+            seq_length=flags["seq_length"],
+            global_batch_size=_global_batch(flags),
+            mtp_num_layers=flags.get("mtp_num_layers", 0),
+            packing=False,
+        ),
+        stack=replace(load_stack(STACK), apex=fused),
+        recipe=replace(
+            load_recipe(TunerType.FULL),
+            overlap_grad_reduce=flags.get("overlap_grad_reduce", False),
+            overlap_param_gather=flags.get("overlap_param_gather", False),
+            cross_entropy_loss_fusion=flags.get("cross_entropy_loss_fusion", False),
+        ),
+        settings=settings_of(flags),
     )
-    evaluator = Evaluator(
-        Problem(
-            model=model_of(test),
-            cluster=load_topology("h100-8x-ib", nodes, min(num_gpus, GPUS_PER_NODE)),
-            workload=Workload(
-                seq_length=flags["seq_length"],
-                global_batch_size=_global_batch(flags),
-                mtp_num_layers=flags.get("mtp_num_layers", 0),
-                packing=False,
-            ),
-            stack=replace(
-                load_stack(STACK), apex=not flags.get("no_gradient_accumulation_fusion", False)
-            ),
-            recipe=recipe,
-            settings=settings_of(flags),
-        )
-    )
+
+
+def _layout(test: Test, num_gpus: int, evaluator: Evaluator) -> Layout:
+    flags = test.flags
     stages, virtual = _size(flags, "pipeline_model"), virtual_stages(flags)
     if evaluator.problem.settings.names_split:
         split = evaluator.split(stages, virtual)
     else:
         split = even_split(flags["num_layers"], stages, virtual)
     assert split is not None, test.name
-    layout = Layout(
+    return Layout(
         world_size=num_gpus,
         vpp=virtual,
         micro_batch_size=flags["micro_batch_size"],
@@ -293,7 +289,27 @@ def predict(test: Test, num_gpus: int) -> StageMemory:
         split=split,
         **_grid(flags),
     )
-    return evaluator.batch(layout).memory(layout.recompute)[-1]
+
+
+def _dropout_masks(flags: Flags, layout: Layout) -> int:
+    """Bytes of masks, which no fine-tuning run has: the model knows of none.
+
+    A byte an element after attention, after the feed-forward part and after the embedding
+    (megatron/core/fusions/fused_bias_dropout.py, models/common/embeddings).
+    """
+    if not flags.get("hidden_dropout", FILTER["defaults"]["hidden_dropout"]):
+        return 0
+    tokens = flags["seq_length"] * layout.micro_batch_size // (layout.cp * layout.tp)
+    layers: float = 1  # the one that is built again
+    if layout.recompute.granularity != "full":
+        layers = layout.split.num_layers(layout.pp - 1) * in_flight_microbatches(
+            layout.pp,
+            layout.vpp,
+            layout.global_batch_size // (layout.micro_batch_size * layout.dp),
+            layout.pp - 1,
+            flags.get("microbatch_group_size_per_virtual_pipeline_stage"),
+        )
+    return round(tokens * flags["hidden_size"] * (2 * layers + (layout.pp == 1)))
 
 
 def _grid(flags: Flags) -> dict[str, int]:
@@ -326,7 +342,7 @@ def rows_of(test: Test) -> Iterator[Row]:
     Where nobody says how many GPUs it ran on, it is the number whose predicted memory between steps
     is nearest to the published one.
     """
-    predicted: dict[int, StageMemory] = {}
+    predicted: dict[int, Predicted] = {}
     for value in test.values:
         peak, steady = value.peak_allocated, value.steady
         if peak is None or steady is None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from peer_errors import peers_table
+
 from planner.evaluate import Evaluator
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
 from planner.memory import ASSUMED_NCCL_BYTES
@@ -282,6 +284,7 @@ def page(single: list[Rank], real: list[Rank]) -> str:
         lines.append(_line([quantity.title, f"{error:.1%}", str(number)]))
     lines += [ONE_RANK.format(number=len(single)), *_table(single, list(QUANTITIES))]
     lines += [REAL_RUNS, *_table(real, ["steady", "peak_allocated", "peak_reserved"])]
+    lines += peers_table()
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 

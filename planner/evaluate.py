@@ -20,6 +20,7 @@ from planner.memory import (
     device_used,
     level_bytes,
     passes,
+    reserved_bytes,
     stage_memory,
 )
 from planner.named_split import named_split
@@ -274,6 +275,7 @@ class GridBatch:
         layer = self.layers.any.shape
         shape = replace(self.grid.shapes[stage])
         shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
+        shape.rows_bytes = self.layers.rows_bytes
         return shape
 
 
@@ -323,14 +325,15 @@ class BatchView:
         batch, most = self._batch, 0.0
         counts = self._split.counts(recompute)
         for stage in self._split.decisive:
-            shape = batch.shapes[stage]
+            shape, static = batch.shapes[stage], self._grid.static_bytes[stage]
             kept, decided = batch.recomputed(stage, counts[stage], recompute)
             _fill(shape, kept)
             shape.in_flight = self._in_flight[stage]
             for moment, so_far in decided:
                 size = so_far + level_bytes(shape, "schedule", moment)
-                if size > most:
-                    most = size
+                reserved = reserved_bytes(shape, size, static[moment])
+                if reserved > most:
+                    most = reserved
         return device_used(most, self._grid.problem.cluster.num_gpus)
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from planner.compute import Compute, LayerSeconds
 from planner.layer_moments import LayerActivations, layer_activations
-from planner.layer_shape import LayerShape, layer_shape
+from planner.layer_shape import BF16, LayerShape, layer_shape
 from planner.layout import Recompute
 from planner.model_spec import LayerKind
 from planner.precision import fp8_recipe
@@ -114,6 +114,12 @@ class LayerSet:
     def any(self) -> LayerView:
         """One of them, for the sizes that all have: tokens and hidden size."""
         return next(iter(self.views.values()))
+
+    @property
+    def rows_bytes(self) -> float:
+        """Bytes of the hidden states that the experts of the busiest rank get."""
+        shapes = [view.imbalanced for view in self.views.values()]
+        return max(shape.routed_rows * shape.hidden * BF16 for shape in shapes)
 
     def stage(
         self, counts: LayerCounts, recompute: Recompute, *, imbalanced: bool

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from planner.memory_terms import IN_LAST_STAGE, RUNNING_MOMENTS, TERMS
 from planner.stage_shape import Moment, StageShape
-from planner.units import GIB
+from planner.units import GIB, MIB
 
 RUNNING = tuple(moment for moment in Moment if moment in RUNNING_MOMENTS)
 LEVELS = ("pipeline", "batch", "recompute", "schedule")
@@ -20,9 +20,15 @@ _BYTES_AT = {
     for moment in Moment
 }
 
-# Reserved over allocated at the peak, with expandable segments: 0.8 to 1.7 % on the rows of 30 GiB
-# and more of benchmarks/memory, up to 4.5 % (0.8 GiB) on smaller ones, which have room for it.
-ALLOCATOR_RESERVE_FRACTION = 0.017
+_STATIC = frozenset(term.id for term in TERMS if term.level == "pipeline")
+
+# What torch's allocator reserves beside what is allocated at the peak, with expandable segments:
+# holes that no later tensor fits in. Fitted to the reserved memory of the 42 ranks of
+# benchmarks/memory that may be fitted to; they are within 4.2 % of nine in ten of them.
+HOLES_OF_WORKING_MEMORY = 0.06  # of all but weights, gradients, optimizer states and workspaces
+HOLES_OF_WORKING_MEMORY_LORA = 0.11  # whose many sums of layer and adapter come and go
+HOLES_OF_EXPERT_ROWS = 1.25  # of the hidden states that experts get: never twice as many rows
+HOLES_OF_SEGMENTS_BYTES = 80 * MIB  # ends of the 2 and 20 MiB that segments grow by
 
 # Device use less reserved of one process without NCCL: 0.69 to 0.86 GiB on 18 rows of real ranks
 # (2026-11-24); the largest.
@@ -59,9 +65,16 @@ def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:
     return total
 
 
-def device_used(allocated_bytes: float, world_size: int) -> float:
-    """Device memory that a process takes with so many bytes allocated at its peak."""
-    reserved = allocated_bytes * (1 + ALLOCATOR_RESERVE_FRACTION)
+def reserved_bytes(shape: StageShape, allocated_bytes: float, static_bytes: float) -> float:
+    """What the allocator reserves of a rank with so many bytes allocated at its peak, of which
+    those of the level "pipeline" are static."""
+    fraction = HOLES_OF_WORKING_MEMORY_LORA if shape.lora else HOLES_OF_WORKING_MEMORY
+    holes = fraction * (allocated_bytes - static_bytes) + HOLES_OF_EXPERT_ROWS * shape.rows_bytes
+    return allocated_bytes + holes + HOLES_OF_SEGMENTS_BYTES
+
+
+def device_used(reserved: float, world_size: int) -> float:
+    """Device memory that a process takes with so many bytes reserved at its peak."""
     return reserved + CUDA_CONTEXT_BYTES + (ASSUMED_NCCL_BYTES if world_size > 1 else 0)
 
 
@@ -95,9 +108,12 @@ def stage_memory(
     running = [moment for moment in RUNNING if moment in totals]
     peak_moment = max((*running, Moment.OPTIMIZER), key=totals.__getitem__)
     peak = totals[peak_moment]
-    at_imbalance = peak
+    fullest = alive[peak_moment]
     if imbalanced is not shape:
-        at_imbalance = max(sum(terms.values()) for terms in _moments(imbalanced).values())
+        fullest = max(_moments(imbalanced).values(), key=lambda terms: sum(terms.values()))
+    at_imbalance = sum(fullest.values())
+    static = sum(size for name, size in fullest.items() if name in _STATIC)
+    reserved = reserved_bytes(imbalanced, at_imbalance, static)
     return StageMemory(
         terms=alive[peak_moment],
         peak_moment=peak_moment,
@@ -107,7 +123,7 @@ def stage_memory(
         peak_optimizer_step=totals[Moment.OPTIMIZER],
         peak_allocated=peak,
         peak_allocated_at_imbalance=at_imbalance,
-        peak_reserved=round(at_imbalance * (1 + ALLOCATOR_RESERVE_FRACTION)),
-        device_used=round(device_used(at_imbalance, world_size)),
+        peak_reserved=round(reserved),
+        device_used=round(device_used(reserved, world_size)),
         usable=usable_bytes,
     )

@@ -276,6 +276,7 @@ class GridBatch:
         shape = replace(self.grid.shapes[stage])
         shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
         shape.rows_bytes = self.layers.rows_bytes
+        shape.layer_gradients_bytes = self.layers.gradients_bytes
         return shape
 
 

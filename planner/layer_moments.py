@@ -272,3 +272,10 @@ def layer_activations(shape: LayerShape, recompute: Recompute, *, full: bool) ->
 def dispatch_bytes(shape: LayerShape) -> float:
     """Bytes of the buffers around the experts' products in a forward pass."""
     return _sent(shape) + _received(shape) + 2 * _rows(shape, shape.hidden)
+
+
+def feed_forward_gradients_bytes(shape: LayerShape) -> float:
+    """Bytes of the gradients of routed experts, or of a dense layer, where they are not fused."""
+    if shape.is_moe:
+        return _weight_gradient(shape, shape.local_experts * 3 * shape.expert_ffn * shape.hidden)
+    return _weight_gradient(shape, 3 * shape.ffn * shape.hidden)

@@ -3,7 +3,11 @@
 from dataclasses import dataclass, field
 
 from planner.compute import Compute, LayerSeconds
-from planner.layer_moments import LayerActivations, layer_activations
+from planner.layer_moments import (
+    LayerActivations,
+    feed_forward_gradients_bytes,
+    layer_activations,
+)
 from planner.layer_shape import BF16, LayerShape, layer_shape
 from planner.layout import Recompute
 from planner.model_spec import LayerKind
@@ -120,6 +124,11 @@ class LayerSet:
         """Bytes of the hidden states that the experts of the busiest rank get."""
         shapes = [view.imbalanced for view in self.views.values()]
         return max(shape.routed_rows * shape.hidden * BF16 for shape in shapes)
+
+    @property
+    def gradients_bytes(self) -> float:
+        """Bytes of the gradients of a layer's feed-forward weights, as tensors of their own."""
+        return max(feed_forward_gradients_bytes(view.shape) for view in self.views.values())
 
     def stage(
         self, counts: LayerCounts, recompute: Recompute, *, imbalanced: bool

@@ -53,6 +53,7 @@ class StageShape:
     tokens: int = 0
     sharded_tokens: int = 0
     rows_bytes: float = 0.0  # of the hidden states that the rank's experts get
+    layer_gradients_bytes: float = 0.0  # of the feed-forward weights of a layer, if not fused
     # recomputation
     saved_bytes: float = 0.0  # by all layers of the stage, of one microbatch
     whole_layers: bool = False  # whether layers are recomputed as a whole

@@ -71,13 +71,24 @@ def _gathered(s: LayerShape) -> float:
 
 
 def _core_attention_backward(s: LayerShape) -> float:
-    """The gradients of output, queries, keys and values. Under CP besides them two buffers that go
-    round with keys, values and their gradients, and the results of two steps, the second halved."""
+    """The gradients of output, queries, keys and values, and the kernel's workspace. Under CP there
+    are besides two buffers that go round with keys, values and their gradients, and one of dq."""
     keys_and_values = 2 * s.key_value if s.latent is None else 2 * s.query
     elements = s.attention_output + s.query + keys_and_values
     if s.context_parallel_size > 1:
-        elements += 2 * s.query + 4 * keys_and_values + keys_and_values // 2
-    return float(s.tokens * elements * BF16)
+        elements += s.query + 4 * keys_and_values
+    return float(s.tokens * elements * BF16) + _attention_workspace(s)
+
+
+def _attention_workspace(s: LayerShape) -> float:
+    """dq summed up in fp32 and, where heads share keys, dk and dv of every head.
+
+    Source: NVIDIA/cudnn-frontend, include/cudnn_frontend/node/scaled_dot_product_flash_attention.h,
+    CompositeSDPABackwardNode: dQ_accum_size, dK_fullhead_size, dV_fullhead_size, in fp32 for packed
+    batches. flash-attn keeps dk and dv in bf16 (csrc/flash_attn/flash_api.cpp: dk_expanded).
+    """
+    shared = s.latent is None and s.key_value < s.query
+    return float(s.tokens * s.query * FP32 * (3 if shared else 1))
 
 
 CHECKPOINTED = "layer_input"  # what a layer that is recomputed as a whole keeps

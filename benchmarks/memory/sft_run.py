@@ -24,8 +24,8 @@ from measure.verify.row import Row
 
 RANKS = 2
 LEAST_SECONDS = 40  # a run that has less is not begun
-END_SECONDS = 35  # torchrun gives its worker 30 to end
-KILL_SECONDS = 10  # before the end, to write what there is
+END_SECONDS = 10  # given to a rank that is told to end
+KILL_SECONDS = 15  # before the end, to write what there is
 FIRST_PORT = 29611
 MEDIAN_DOCUMENT, SIGMA = 700, 1.0  # of the letters of a document, which are about log-normal
 TEMPLATE_TOKENS = 128  # at most, around a document
@@ -124,7 +124,10 @@ def wait(processes: list[subprocess.Popen[bytes]], deadline: float) -> list[int 
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
     for process in processes:
-        process.wait(END_SECONDS)
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
     return statuses
 
 

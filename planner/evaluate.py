@@ -8,18 +8,20 @@ that a single one does.
 
 from dataclasses import dataclass, replace
 
-from planner.activations import BF16
 from planner.compute import Compute
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
+from planner.layer_shape import BF16
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
+    RUNNING,
     Moment,
     StageMemory,
     StageShape,
     device_used,
     level_bytes,
+    passes,
     shard_elements,
     stage_memory,
 )
@@ -34,11 +36,7 @@ from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView, StageCounts
 from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
-
-# When a stage may be at its fullest. Only the last stage has a loss; the optimizer step needs no
-# more than the layers do (tests hold it), unless it widens its states.
-_RUNNING = (Moment.LAYER, Moment.LOSS)
-
+from planner.workload import TunerType
 
 class Evaluator:
     """Memory and time of the layouts of one problem."""
@@ -56,7 +54,8 @@ class Evaluator:
             problem.recipe.overlap_grad_reduce, problem.recipe.overlap_param_gather
         )
         self.states = state_bytes(problem.settings)
-        self.decisive = (*_RUNNING, Moment.OPTIMIZER) if self.states.widened else _RUNNING
+        # When a stage may be at its fullest: between steps it never is.
+        self.decisive = (*RUNNING, Moment.OPTIMIZER)
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
@@ -107,6 +106,15 @@ class Evaluator:
         return self._groups[sizes]
 
 
+def expert_shards(layout: Layout) -> int:
+    """Ranks that share the optimizer states of routed experts.
+
+    Without EP Megatron-Core takes experts for dense parameters (megatron-core 0.18.1,
+    extensions/transformer_engine.py:2030: allreduce).
+    """
+    return layout.edp if layout.ep > 1 else layout.dp * layout.cp
+
+
 class GridView:
     """A grid with so many layers on every stage: parameters and what follows from them."""
 
@@ -115,7 +123,7 @@ class GridView:
         self.evaluator, self.problem, self.sizes = evaluator, problem, sizes
         tp, cp, pp, ep, etp = sizes
         world = problem.cluster.num_gpus
-        self.dp, self.edp = world // (tp * cp * pp), world // (etp * ep * pp)
+        self.dp = world // (tp * cp * pp)
         self.groups = evaluator.groups(sizes)
         self.communication = Communication(problem.cluster, self.groups)
         layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
@@ -147,14 +155,19 @@ class GridView:
             states=states,
             weight_copy_bytes=linear * copies,
             dense_shards=layout.dp * layout.cp if sharded else 1,
-            expert_shards=layout.edp if sharded else 1,
+            expert_shards=expert_shards(layout) if sharded else 1,
             hidden=model.hidden_size,
             vocabulary=-(-model.vocab_size // layout.tp),
+            is_first=stage == 0,
             is_last=stage == layout.pp - 1,
             num_stages=layout.pp,
+            num_virtual_stages=layout.split.num_virtual_stages,
             tensor_parallel=layout.tp > 1,
             mtp_num_layers=workload.mtp_num_layers,
             has_experts=model.is_moe,
+            lora=workload.tuner_type is TunerType.LORA,
+            fused_loss=self.problem.recipe.cross_entropy_loss_fusion,
+            fused_gradients=self.problem.stack.apex,
         )
 
     def _once(self, shape: StageShape) -> StageSeconds:
@@ -183,8 +196,9 @@ Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
 
 def _fill(shape: StageShape, kept: StageActivations) -> None:
     """Fill in what recomputation decides."""
-    shape.saved_bytes, shape.maps_bytes = kept.saved, kept.maps
-    shape.recomputed_bytes, shape.checkpoint_bytes = kept.recomputed, kept.checkpoint
+    shape.saved_bytes, shape.checkpoint_bytes = kept.saved, kept.checkpoint
+    shape.recomputed_bytes, shape.transient_bytes = kept.recomputed, kept.transient
+    shape.maps_bytes, shape.checkpointed_maps_bytes = kept.maps, kept.checkpointed_maps
     shape.checkpointed_layers = kept.checkpointed_layers
 
 
@@ -198,15 +212,12 @@ class GridBatch:
         self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
         self.skewed = any(view.imbalanced is not view.shape for view in self.layers.views.values())
         stages = range(len(grid.shapes))
-        self.shapes = [self._shape(split.layers_by_stage, each, self.skewed) for each in stages]
-        self.balanced = self.shapes
-        if self.skewed:
-            self.balanced = [self._shape(split.layers_by_stage, each, False) for each in stages]
+        self.shapes = [self._shape(each) for each in stages]
         self.decided_bytes = [
             [
                 (moment, grid.static_bytes[stage][moment] + level_bytes(shape, "batch", moment))
                 for moment in evaluator.decisive
-                if shape.is_last or moment is not Moment.LOSS
+                if passes(shape, moment)
             ]
             for stage, shape in enumerate(self.shapes)
         ]
@@ -255,11 +266,10 @@ class GridBatch:
             once = max(once, overlap.seen(self.grid.once[stage], compute))
         return seconds, once
 
-    def _shape(self, counts: StageCounts, stage: int, imbalanced: bool) -> StageShape:
+    def _shape(self, stage: int) -> StageShape:
         layer = self.layers.any.shape
         shape = replace(self.grid.shapes[stage])
         shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
-        shape.transient_bytes = self.layers.transient_bytes(counts[stage], imbalanced=imbalanced)
         return shape
 
 
@@ -324,9 +334,11 @@ class BatchView:
         batch, found = self._batch, []
         cluster = self._grid.problem.cluster
         for stage, counts in enumerate(self._split.counts(recompute)):
-            shape, decisive = batch.balanced[stage], batch.shapes[stage]
+            shape = decisive = batch.shapes[stage]
+            if batch.skewed:
+                shape = replace(decisive)
             for each in (shape, decisive):
-                imbalanced = each is not shape
+                imbalanced = batch.skewed and each is decisive
                 _fill(each, self._layers.stage(counts, recompute, imbalanced=imbalanced))
                 each.in_flight = self._in_flight[stage]
             found.append(

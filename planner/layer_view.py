@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from planner.activations import LayerActivations, LayerShape, layer_activations, layer_shape
 from planner.compute import Compute, LayerSeconds
-from planner.layout import NO_RECOMPUTE, Recompute
+from planner.layer_moments import LayerActivations, layer_activations
+from planner.layer_shape import LayerShape, layer_shape
+from planner.layout import Recompute
 from planner.model_spec import LayerKind
 from planner.precision import fp8_recipe
 from planner.problem import Problem
@@ -77,10 +78,12 @@ class StageActivations:
     """What recomputation decides for the layers of a stage and one microbatch, in bytes."""
 
     saved: float
-    maps: float
-    recomputed: float  # of the layer that gives up most
-    checkpoint: float  # of one input that a layer is recomputed from
-    checkpointed_layers: int
+    recomputed: float  # of the layer that needs most beside what is kept
+    transient: float  # of that layer
+    maps: float  # that token dispatchers hold
+    checkpointed_maps: float  # of those in recomputed layers
+    checkpoint: float  # of one input that a sparse layer is recomputed from
+    checkpointed_layers: int  # sparse ones
 
 
 class LayerSet:
@@ -118,23 +121,21 @@ class LayerSet:
             )
             for kind, full, count in counts
         ]
+        neediest = max(
+            (kept for *_, kept in layers),
+            key=lambda kept: kept.recomputed + kept.transient,
+            default=None,  # a stage of an embedding or a loss alone has no layers
+        )
+        sparse = [(count, kept) for count, again, kept in layers if again and kept.maps]
         return StageActivations(
             saved=sum(count * kept.saved for count, _, kept in layers),
+            recomputed=neediest.recomputed if neediest else 0.0,
+            transient=neediest.transient if neediest else 0.0,
             maps=sum(count * kept.maps for count, _, kept in layers),
-            recomputed=max((kept.recomputed for _, _, kept in layers), default=0.0),
-            checkpoint=max((kept.checkpoint for _, _, kept in layers), default=0.0),
-            checkpointed_layers=sum(count for count, checkpointed, _ in layers if checkpointed),
+            checkpointed_maps=sum(count * kept.maps for count, kept in sparse),
+            checkpoint=max((kept.checkpoint for _, kept in sparse), default=0.0),
+            checkpointed_layers=sum(count for count, _ in sparse),
         )
-
-    def transient_bytes(self, counts: LayerCounts, *, imbalanced: bool) -> float:
-        """What the neediest of these layers takes for a moment."""
-        kinds = {kind for kind, _, _ in counts}
-        needs = [
-            view.activations(NO_RECOMPUTE, full=False, imbalanced=imbalanced).transient
-            for kind, view in self.views.items()
-            if kind in kinds
-        ]
-        return max(needs, default=0.0)  # a stage of an embedding or a loss alone has no layers
 
     def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:
         """Compute of these layers, forward and backward, and their exposed communication."""
@@ -166,6 +167,7 @@ class LayerViews:
     def __init__(self, problem: Problem, compute: Compute) -> None:
         self._problem, self._compute = problem, compute
         self._lora = problem.workload.tuner_type is TunerType.LORA
+        self._fused_gradients = problem.stack.apex
         recipe = fp8_recipe(problem.settings)
         self._fp8_input_bytes = None if recipe is None else recipe.input_bytes
         self._kept: dict[tuple[int, ...], LayerSet] = {}
@@ -232,7 +234,10 @@ class LayerViews:
 
     def _local(self, sizes: GridSizes, micro_batch_size: int) -> tuple[float, ...]:
         """What the shapes of layers depend on."""
-        return (*_local_sizes(sizes, micro_batch_size), self._imbalance(sizes[3]))
+        local = _local_sizes(sizes, micro_batch_size)
+        # without fused gradients a layer has those of its experts for a moment
+        experts = 0 if self._fused_gradients else sizes[3]
+        return (*local, experts, self._imbalance(sizes[3]))
 
     def _shape(
         self,
@@ -251,7 +256,10 @@ class LayerViews:
             tp=tp,
             ep=ep,
             etp=etp,
+            cp=cp,
             imbalance=imbalance,
             lora=self._lora,
+            fused_gradients=self._fused_gradients,
+            overlaps_shared_experts=self._problem.recipe.moe_shared_expert_overlap,
             fp8_input_bytes=self._fp8_input_bytes,
         )

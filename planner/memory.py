@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from planner.activations import BF16, FP32
+from planner.layer_shape import BF16, FP32
 from planner.parameters import RankParameters
 from planner.precision import StateBytes
 from planner.units import GIB, MIB
@@ -22,6 +22,8 @@ class Moment(StrEnum):
     STEADY = "steady"  # between steps, from the second on
     LAYER = "layer"  # in a layer's forward or backward pass, all microbatches in flight
     LOSS = "loss"  # in the cross entropy of the last stage
+    HEAD = "head_backward"  # in the backward pass of the output layer, on the last stage
+    EMBEDDING = "embedding_backward"  # at the end of a microbatch's backward pass, on the first
     OPTIMIZER = "optimizer_step"
 
 
@@ -41,21 +43,27 @@ class StageShape:
     expert_shards: int  # of routed experts: edp
     hidden: int
     vocabulary: int  # on this rank
+    is_first: bool
     is_last: bool
     num_stages: int
+    num_virtual_stages: int
     tensor_parallel: bool
     mtp_num_layers: int
     has_experts: bool
+    lora: bool
+    fused_loss: bool  # cross_entropy_loss_fusion
+    fused_gradients: bool  # gradient_accumulation_fusion
     # micro-batch
     tokens: int = 0
     sharded_tokens: int = 0
-    transient_bytes: float = 0.0  # of the layer that needs most for a moment
     # recomputation
     saved_bytes: float = 0.0  # by all layers of the stage, of one microbatch
-    recomputed_bytes: float = 0.0  # of the layer that is built again
-    checkpointed_layers: int = 0  # layers that keep an input to be recomputed from
+    recomputed_bytes: float = 0.0  # built again, of the layer that needs most
+    transient_bytes: float = 0.0  # beside, of that layer for a moment
+    checkpointed_layers: int = 0  # sparse layers that are recomputed from an input
     checkpoint_bytes: float = 0.0  # of one such input
-    maps_bytes: float = 0.0  # routing maps of all layers, of one microbatch
+    maps_bytes: float = 0.0  # that the token dispatchers hold
+    checkpointed_maps_bytes: float = 0.0  # of those in recomputed layers
     # schedule
     in_flight: float = 0.0  # microbatches whose activations are kept
 
@@ -84,7 +92,9 @@ GROUPED_GEMM_WORKSPACES = 4
 
 _ALWAYS = frozenset(Moment)
 _AFTER_FIRST_STEP = _ALWAYS - {Moment.BUILD}
-_RUNNING = frozenset({Moment.LAYER, Moment.LOSS})
+_BETWEEN = frozenset({Moment.STEADY, Moment.OPTIMIZER})
+_RUNNING = frozenset({Moment.LAYER, Moment.LOSS, Moment.HEAD, Moment.EMBEDDING})
+_IN_LAST_STAGE = frozenset({Moment.LOSS, Moment.HEAD})
 
 
 def shard_elements(s: StageShape) -> float:
@@ -99,6 +109,20 @@ def _hidden_states(s: StageShape) -> float:
 
 def _logits(s: StageShape) -> float:
     return float(s.tokens * s.vocabulary) if s.is_last else 0.0
+
+
+def _chunks_with_input(s: StageShape) -> int:
+    """Chunks of the stage that another stage feeds."""
+    return s.num_virtual_stages - s.is_first if s.num_stages > 1 else 0
+
+
+def _gathered(s: StageShape) -> float:
+    return s.tokens * s.hidden * BF16 if s.tensor_parallel else 0.0
+
+
+def _vocabulary_gradient(s: StageShape) -> float:
+    """The gradient of an embedding or output layer, where it is a tensor of its own."""
+    return 0.0 if s.lora else float(s.vocabulary * s.hidden * BF16)
 
 
 TERMS: tuple[MemoryTerm, ...] = (
@@ -166,30 +190,48 @@ TERMS: tuple[MemoryTerm, ...] = (
         "te/cpp_extensions/gemm.py:54-58",
     ),
     MemoryTerm(
+        "gathered_tokens",
+        "logits",
+        "batch",
+        _AFTER_FIRST_STEP,
+        lambda s: _gathered(s) if s.is_last and not s.lora else 0,
+        "2 B * tokens * hidden, with TP",
+        "mc/tensor_parallel/layers.py:495: a buffer that stays",
+    ),
+    MemoryTerm(
         "saved_activations",
         "acts",
         "schedule",
-        _RUNNING,
+        _RUNNING - {Moment.EMBEDDING},
         lambda s: s.in_flight * s.saved_bytes,
         "microbatches in flight * sum over layers of what each keeps",
         "planner/activations.py",
     ),
     MemoryTerm(
-        "stage_inputs",
+        "saved_by_others",
         "acts",
         "schedule",
-        _RUNNING,
-        lambda s: (s.in_flight + (1 if s.num_stages > 1 else 0)) * _hidden_states(s),
-        "(microbatches in flight + 1) * 2 B * tokens/tp * hidden",
-        "mc/pipeline_parallel/p2p_communication.py:331; with one stage the embedding's output",
+        frozenset({Moment.EMBEDDING}),
+        lambda s: max(0, s.in_flight - 1 / s.num_virtual_stages) * s.saved_bytes,
+        "(microbatches in flight - 1 / virtual stages) * sum over layers of what each keeps",
+        "planner/activations.py: all but the one that has come to its end",
     ),
     MemoryTerm(
-        "stage_gradients",
+        "kept_stage_inputs",
         "acts",
         "batch",
-        frozenset({Moment.LAYER}),
-        lambda s: 2 * _hidden_states(s) if s.num_stages > 1 else 0,
-        "2 * 2 B * tokens/tp * hidden",
+        _AFTER_FIRST_STEP,
+        lambda s: 2 * _chunks_with_input(s) * _hidden_states(s),
+        "2 * chunks that another stage feeds * 2 B * tokens/tp * hidden",
+        "mc/transformer/transformer_block.py: input_tensor of the last microbatch, its gradient",
+    ),
+    MemoryTerm(
+        "stage_gradient",
+        "acts",
+        "batch",
+        frozenset({Moment.LAYER, Moment.EMBEDDING}),
+        lambda s: _hidden_states(s) if s.num_stages > 1 else 0,
+        "2 B * tokens/tp * hidden",
         "mc/pipeline_parallel/p2p_communication.py:339",
     ),
     MemoryTerm(
@@ -202,48 +244,59 @@ TERMS: tuple[MemoryTerm, ...] = (
         "mc/tensor_parallel/random.py: CheckpointFunction.backward",
     ),
     MemoryTerm(
+        "layer_buffers",
+        "dispatch",
+        "recompute",
+        frozenset({Moment.LAYER}),
+        lambda s: s.transient_bytes,
+        "at the worst of the moments of a layer, less what it keeps that is gone by then",
+        "planner/layer_moments.py",
+    ),
+    MemoryTerm(
         "checkpoint_gradients",
         "acts",
         "recompute",
         frozenset({Moment.LAYER}),
         lambda s: max(0, s.checkpointed_layers - 1) * s.checkpoint_bytes,
-        "(checkpointed layers - 1) * 2 B * tokens/tp * hidden",
-        "trace: mc/tensor_parallel/random.py:630, alive until the microbatch's graph is freed",
+        "(recomputed sparse layers - 1) * 2 B * tokens/tp * hidden",
+        "mc/transformer/moe/token_dispatcher.py: probs, whose graph ends at each layer's input",
     ),
     MemoryTerm(
         "kept_graph",
         "acts",
         "recompute",
-        frozenset({Moment.STEADY, Moment.OPTIMIZER}),
-        lambda s: 2 * s.checkpointed_layers * s.checkpoint_bytes + s.maps_bytes,
-        "2 * checkpointed layers * 2 B * tokens/tp * hidden + routing maps",
-        "trace: inputs and gradients of the last microbatch's checkpoints, alive between steps",
+        _BETWEEN,
+        lambda s: 2 * s.checkpointed_layers * s.checkpoint_bytes,
+        "2 * recomputed sparse layers * 2 B * tokens/tp * hidden",
+        "mc/transformer/moe/token_dispatcher.py: probs of the last microbatch hold each layer's "
+        "input and its gradient until the next step",
     ),
     MemoryTerm(
         "kept_maps",
         "acts",
         "recompute",
-        _RUNNING,
-        lambda s: s.maps_bytes if s.checkpointed_layers else 0,
-        "routing maps of all checkpointed layers",
-        "trace: te/triton/permutation.py:52 and mc/transformer/moe/moe_utils.py:836",
+        _BETWEEN,
+        lambda s: s.maps_bytes,
+        "tokens/tp * (13 B * experts + 4 B) of each sparse layer",
+        "mc/transformer/moe/token_dispatcher.py: probs, routing_map and the map of "
+        "te/triton/permutation.py:52, of the last microbatch",
     ),
     MemoryTerm(
-        "dispatch_buffers",
-        "dispatch",
-        "batch",
-        frozenset({Moment.LAYER}),
-        lambda s: s.transient_bytes,
-        "2 B * hidden * (rows sent + 3 * rows received), or the gradients at the activation",
-        "planner/activations.py: transients",
+        "kept_maps_of_recomputed",
+        "acts",
+        "recompute",
+        _RUNNING,
+        lambda s: s.checkpointed_maps_bytes,
+        "the same, of recomputed layers, which do not keep them for themselves",
+        "mc/transformer/moe/token_dispatcher.py: dispatch_preprocess",
     ),
     MemoryTerm(
         "logits_bf16",
         "logits",
         "batch",
-        frozenset({Moment.LOSS}),
+        _IN_LAST_STAGE,
         lambda s: _logits(s) * BF16,
-        "2 B * tokens * vocabulary/tp",
+        "2 B * tokens * vocabulary/tp, or as much for their gradient",
         "mc/tensor_parallel/layers.py:501",
     ),
     MemoryTerm(
@@ -251,35 +304,54 @@ TERMS: tuple[MemoryTerm, ...] = (
         "logits",
         "batch",
         frozenset({Moment.LOSS}),
-        lambda s: _logits(s) * 2 * FP32,
-        "2 * 4 B * tokens * vocabulary/tp",
-        "mc/tensor_parallel/cross_entropy.py:30 and 65: the fp32 copy and the shifted copy",
+        lambda s: _logits(s) * FP32 * (2 if s.fused_loss else 1),
+        "4 B * tokens * vocabulary/tp, twice with the fused loss",
+        "mc/tensor_parallel/cross_entropy.py:30 and, fused, 65: the fp32 copy and its exponentials",
     ),
     MemoryTerm(
-        "mtp_softmax",
+        "mtp_logits",
         "logits",
         "batch",
-        frozenset({Moment.LOSS}),
-        lambda s: _logits(s) * FP32 * s.mtp_num_layers,
-        "4 B * tokens * vocabulary/tp * MTP layers",
-        "mc/fusions/fused_cross_entropy.py: saved softmax of each MTP loss",
+        _IN_LAST_STAGE,
+        lambda s: _logits(s) * (BF16 + FP32) * s.mtp_num_layers,
+        "(2 + 4) B * tokens * vocabulary/tp * MTP layers",
+        "trace: mc/tensor_parallel/layers.py:366 and cross_entropy.py:30, of each MTP loss",
     ),
     MemoryTerm(
         "head_inputs",
         "logits",
         "batch",
-        frozenset({Moment.LOSS}),
-        lambda s: (3 * _hidden_states(s) + _gathered(s)) if s.is_last else 0,
-        "3 * 2 B * tokens/tp * hidden, and with TP the gathered tokens",
-        "trace: mc/tensor_parallel/layers.py:495, 501 and 544",
+        _IN_LAST_STAGE,
+        lambda s: 2 * _hidden_states(s) if s.is_last else 0,
+        "2 * 2 B * tokens/tp * hidden",
+        "trace: mc/fusions/fused_bias_dropout.py:58 of the last layer, te/ops/basic/rmsnorm.py:187",
+    ),
+    MemoryTerm(
+        "head_gradients",
+        "logits",
+        "batch",
+        frozenset({Moment.HEAD}),
+        lambda s: (
+            s.tokens * s.hidden * BF16 + (0 if s.fused_gradients else _vocabulary_gradient(s))
+            if s.is_last
+            else 0
+        ),
+        "2 B * tokens * hidden + 2 B * vocabulary/tp * hidden without fused gradients",
+        "mc/tensor_parallel/layers.py:544 and 643",
+    ),
+    MemoryTerm(
+        "embedding_gradient",
+        "logits",
+        "batch",
+        frozenset({Moment.EMBEDDING}),
+        lambda s: _vocabulary_gradient(s) + _gathered(s) if s.is_first else 0,
+        "2 B * vocabulary/tp * hidden, and with TP the gathered gradient",
+        "mc/tensor_parallel/layers.py:302: the embedding's backward pass",
     ),
 )
 
 
-def _gathered(s: StageShape) -> float:
-    return s.tokens * s.hidden * BF16 if s.tensor_parallel else 0.0
-
-
+RUNNING = tuple(moment for moment in Moment if moment in _RUNNING)
 LEVELS = ("pipeline", "batch", "recompute", "schedule")
 
 _BYTES_AT = {
@@ -343,9 +415,14 @@ def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
         if size:
             for moment in term.moments:
                 found[moment][term.id] = size
-    if not shape.is_last:
-        del found[Moment.LOSS]
-    return found
+    return {moment: terms for moment, terms in found.items() if passes(shape, moment)}
+
+
+def passes(shape: StageShape, moment: Moment) -> bool:
+    """Whether the stage comes to a moment: only the last has a loss, the first an embedding."""
+    if moment in _IN_LAST_STAGE:
+        return shape.is_last
+    return moment is not Moment.EMBEDDING or shape.is_first
 
 
 def stage_memory(
@@ -357,7 +434,7 @@ def stage_memory(
     """
     alive = _moments(shape)
     totals = {moment: sum(terms.values()) for moment, terms in alive.items()}
-    running = [moment for moment in (Moment.LAYER, Moment.LOSS) if moment in totals]
+    running = [moment for moment in RUNNING if moment in totals]
     peak_moment = max((*running, Moment.OPTIMIZER), key=totals.__getitem__)
     peak = totals[peak_moment]
     at_imbalance = peak

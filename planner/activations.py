@@ -237,6 +237,14 @@ SAVED: tuple[SavedTensor, ...] = (
         "te/cpp_extensions/gemm.py:197, mc/fusions/fused_bias_swiglu.py:26",
         ("moe", "shared_experts"),
     ),
+    SavedTensor(
+        "gated_shared_output",
+        "moe",
+        FEED_FORWARD,
+        lambda s: s.sharded_tokens * s.hidden * BF16 if s.gates_shared_experts else 0,
+        "mc/tensor_parallel/mappings.py:181 or mcore_bridge/tuners/lora.py:486: before its gate",
+        ("moe", "shared_experts"),
+    ),
 )
 
 
@@ -278,11 +286,12 @@ def held_maps_bytes(shape: LayerShape) -> float:
 
 
 def core_attention_input(shape: LayerShape, recompute: Recompute) -> float:
-    """Bytes of the whole qkv tensor, kept besides q, k and v when core_attn is recomputed.
+    """Bytes of the whole qkv tensor, kept besides q and k when core_attn is recomputed; v is a view
+    of it, else a copy.
 
     Fused attention saves nothing that this could give up: it costs memory. Source: trace of a rank
     with recompute_modules core_attn (te/cpp_extensions/gemm.py:197 by layernorm_linear).
     """
     if "core_attn" not in recompute.modules or shape.latent is not None:
         return 0.0
-    return float(shape.tokens * (shape.query + 2 * shape.key_value) * BF16)
+    return float(shape.tokens * (shape.query + shape.key_value) * BF16)

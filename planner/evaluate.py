@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from planner.compute import Compute
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
-from planner.layer_shape import BF16
+from planner.layer_shape import BF16, rotary_elements
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
@@ -37,6 +37,7 @@ from planner.split_costs import split_costs
 from planner.split_view import SplitView, StageCounts
 from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
 from planner.workload import TunerType
+
 
 class Evaluator:
     """Memory and time of the layouts of one problem."""
@@ -165,6 +166,8 @@ class GridView:
             tensor_parallel=layout.tp > 1,
             mtp_num_layers=workload.mtp_num_layers,
             has_experts=model.is_moe,
+            rotary_elements=rotary_elements(model.attention),
+            gates_shared_experts=bool(model.moe and model.moe.shared_expert_gate),
             lora=workload.tuner_type is TunerType.LORA,
             fused_loss=self.problem.recipe.cross_entropy_loss_fusion,
             fused_gradients=self.problem.stack.apex,
@@ -196,10 +199,14 @@ Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
 
 def _fill(shape: StageShape, kept: StageActivations) -> None:
     """Fill in what recomputation decides."""
+    shape.whole_layers = kept.whole_layers
     shape.saved_bytes, shape.checkpoint_bytes = kept.saved, kept.checkpoint
+    shape.checkpoints_bytes, shape.whole_checkpoints_bytes = (
+        kept.checkpoints,
+        kept.whole_checkpoints,
+    )
     shape.recomputed_bytes, shape.transient_bytes = kept.recomputed, kept.transient
     shape.maps_bytes, shape.checkpointed_maps_bytes = kept.maps, kept.checkpointed_maps
-    shape.checkpointed_layers = kept.checkpointed_layers
 
 
 class GridBatch:

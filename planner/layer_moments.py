@@ -26,7 +26,7 @@ FORWARD, BACKWARD = "forward", "backward"
 class LayerMoment:
     """Buffers that live together for a moment: which layers have them, in which part and pass, and
     which saved tensors are gone by then. `later` are tensors that, given up by a module of their
-    own, are built again only after it."""
+    own, are built again only after it; `still` are those that are given up, but only after it."""
 
     id: str
     kind: str  # dense | moe | any
@@ -36,6 +36,7 @@ class LayerMoment:
     source: str
     freed: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
 
 
 def _sent(s: LayerShape) -> float:
@@ -44,7 +45,7 @@ def _sent(s: LayerShape) -> float:
 
 def _received(s: LayerShape) -> float:
     """Hidden states that come to this rank from others, before they are gathered over ETP."""
-    if not s.dispatches:
+    if s.local_experts == s.experts:
         return 0.0
     return s.routed_rows / s.expert_tensor_parallel_size * s.hidden * BF16
 
@@ -79,7 +80,8 @@ def _core_attention_backward(s: LayerShape) -> float:
     return float(s.tokens * elements * BF16)
 
 
-_SHARED = ("shared_experts_input", "shared_experts")
+CHECKPOINTED = "layer_input"  # what a layer that is recomputed as a whole keeps
+_SHARED = ("shared_experts_input", "shared_experts", "gated_shared_output")
 _EXPERT_ACTIVATIONS = ("expert_fc1_output", "expert_activation")
 _MLP_ACTIVATIONS = ("mlp_fc1_output", "mlp_activation")
 
@@ -109,6 +111,7 @@ MOMENTS: tuple[LayerMoment, ...] = (
         FORWARD,
         lambda s: s.lora * (_sent(s) + _received(s) + 3 * _rows(s, s.hidden)),
         "mcore_bridge/tuners/lora.py:485-486",
+        still=("expert_activation",),
     ),
     LayerMoment(
         "expert_fc2_backward",
@@ -129,6 +132,7 @@ MOMENTS: tuple[LayerMoment, ...] = (
         BACKWARD,
         lambda s: _rows(s, 3 * s.expert_ffn),
         "mc/fusions/fused_bias_swiglu.py:97, te/module/grouped_linear.py:393",
+        ("expert_activation",),
         later=_SHARED,
     ),
     LayerMoment(
@@ -177,6 +181,7 @@ MOMENTS: tuple[LayerMoment, ...] = (
         BACKWARD,
         lambda s: s.tokens * 3 * s.ffn * BF16 + _weight_gradient(s, s.ffn * s.hidden),
         "mc/fusions/fused_bias_swiglu.py:67, te/module/linear.py:723 and 884",
+        ("mlp_activation",),
     ),
     LayerMoment(
         "mlp_fc1_backward",
@@ -184,9 +189,7 @@ MOMENTS: tuple[LayerMoment, ...] = (
         FEED_FORWARD,
         BACKWARD,
         lambda s: (
-            s.tokens * 2 * s.ffn * BF16
-            + _gathered(s)
-            + _weight_gradient(s, 2 * s.ffn * s.hidden)
+            s.tokens * 2 * s.ffn * BF16 + _gathered(s) + _weight_gradient(s, 2 * s.ffn * s.hidden)
         ),
         "te/module/layernorm_linear.py: backward",
         _MLP_ACTIVATIONS,
@@ -225,7 +228,11 @@ def layer_activations(shape: LayerShape, recompute: Recompute, *, full: bool) ->
     given_up = {t.id: full or not modules.isdisjoint(t.given_up_by) for t, _ in present}
     sizes = {tensor.id: size for tensor, size in present}
     again = {
-        part: sum(sizes[t.id] for t, _ in present if t.part == part and given_up[t.id])
+        part: sum(
+            size
+            for t, size in present
+            if t.part == part and given_up[t.id] and t.id != CHECKPOINTED
+        )
         for part in (ATTENTION, FEED_FORWARD)
     }
     checkpoint = float(shape.sharded_tokens * shape.hidden * BF16)
@@ -246,7 +253,7 @@ def layer_activations(shape: LayerShape, recompute: Recompute, *, full: bool) ->
         if moment.part == ATTENTION:
             return again[ATTENTION], buffers - kept_feed_forward
         if moment.direction == FORWARD and not whole:
-            return 0.0, buffers
+            return sum(sizes[name] for name in moment.still if given_up[name]), buffers
         return again[FEED_FORWARD] + again[ATTENTION] * full - gone_again, buffers
 
     kinds = ("any", "moe" if shape.is_moe else "dense")

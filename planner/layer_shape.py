@@ -32,6 +32,7 @@ class LayerShape:
     ffn: int  # of the dense layer, on this rank
     expert_ffn: int  # of one routed expert, on this rank
     shared_ffn: int  # of the shared experts, on this rank
+    gates_shared_experts: bool  # their output is scaled by a gate of its own
     experts: int  # of the whole layer
     head_dim: int  # of the rotary embedding
     normed: int  # elements of q and k of a token that norms see on this rank
@@ -73,6 +74,13 @@ def _normed(attention: Attention, on_rank: int) -> int:
     return on_rank
 
 
+def rotary_elements(attention: Attention) -> int:
+    """Elements of a head that turn with the position."""
+    if isinstance(attention, GroupedQueryAttention):
+        return attention.head_dim
+    return attention.qk_rope_head_dim
+
+
 def layer_shape(
     model: ModelSpec,
     *,
@@ -96,10 +104,10 @@ def layer_shape(
     if isinstance(attention, GroupedQueryAttention):
         query = heads * attention.head_dim
         key_value = max(1, attention.num_query_groups // tp) * attention.head_dim
-        head_dim, latent = attention.head_dim, None
+        latent = None
     else:
         query, key_value = heads * attention.qk_head_dim, heads * attention.v_head_dim
-        head_dim, latent = attention.qk_rope_head_dim, attention
+        latent = attention
     topk = moe.router_topk if moe and kind.is_moe else 0
     return LayerShape(
         is_moe=kind.is_moe,
@@ -116,8 +124,9 @@ def layer_shape(
         ffn=model.dense_ffn_hidden_size // tp,
         expert_ffn=moe.ffn_hidden_size // etp if moe else 0,
         shared_ffn=moe.shared_expert_intermediate_size // tp if moe else 0,
+        gates_shared_experts=moe.shared_expert_gate if moe else False,
         experts=moe.num_experts if moe else 0,
-        head_dim=head_dim,
+        head_dim=rotary_elements(attention),
         normed=_normed(attention, query + key_value),
         latent=latent,
         dispatches=ep * etp > 1,

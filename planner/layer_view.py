@@ -78,12 +78,27 @@ class StageActivations:
     """What recomputation decides for the layers of a stage and one microbatch, in bytes."""
 
     saved: float
+    whole_layers: bool  # whether any is recomputed as a whole
     recomputed: float  # of the layer that needs most beside what is kept
     transient: float  # of that layer
     maps: float  # that token dispatchers hold
     checkpointed_maps: float  # of those in recomputed layers
-    checkpoint: float  # of one input that a sparse layer is recomputed from
-    checkpointed_layers: int  # sparse ones
+    checkpoints: float  # inputs that sparse layers, or their experts, are recomputed from
+    whole_checkpoints: float  # of those, the inputs of whole layers
+    checkpoint: float  # the largest of them
+
+
+def _worst_layer(layers: list[tuple[int, bool, bool, LayerActivations]]) -> tuple[float, float]:
+    """What the layer that needs most has built again and has for a moment.
+
+    Layers that are recomputed as a whole come first in a chunk: when it is their turn, what the
+    others kept of the microbatch is gone.
+    """
+    others = sum(count * kept.saved for count, full, _, kept in layers if not full)
+    needs = [
+        (kept.recomputed, kept.transient - (others if full else 0)) for _, full, _, kept in layers
+    ]
+    return max(needs, key=sum, default=(0.0, 0.0))  # a stage without layers needs nothing
 
 
 class LayerSet:
@@ -116,25 +131,25 @@ class LayerSet:
         layers = [
             (
                 count,
+                full,
                 full or recompute.feed_forward(kind.is_moe),
                 self.views[kind].activations(recompute, full=full, imbalanced=imbalanced),
             )
             for kind, full, count in counts
         ]
-        neediest = max(
-            (kept for *_, kept in layers),
-            key=lambda kept: kept.recomputed + kept.transient,
-            default=None,  # a stage of an embedding or a loss alone has no layers
-        )
-        sparse = [(count, kept) for count, again, kept in layers if again and kept.maps]
+        sparse = [(count, full, kept) for count, full, again, kept in layers if again and kept.maps]
+        checkpoints = sum(count * kept.checkpoint for count, _, kept in sparse)
+        recomputed, transient = _worst_layer(layers)
         return StageActivations(
-            saved=sum(count * kept.saved for count, _, kept in layers),
-            recomputed=neediest.recomputed if neediest else 0.0,
-            transient=neediest.transient if neediest else 0.0,
-            maps=sum(count * kept.maps for count, _, kept in layers),
-            checkpointed_maps=sum(count * kept.maps for count, kept in sparse),
-            checkpoint=max((kept.checkpoint for _, kept in sparse), default=0.0),
-            checkpointed_layers=sum(count for count, _ in sparse),
+            saved=sum(count * kept.saved for count, *_, kept in layers),
+            whole_layers=any(full for _, full, *_ in layers),
+            recomputed=recomputed,
+            transient=transient,
+            maps=sum(count * kept.maps for count, *_, kept in layers),
+            checkpointed_maps=sum(count * kept.maps for count, _, kept in sparse),
+            checkpoints=checkpoints,
+            whole_checkpoints=sum(count * kept.checkpoint for count, full, kept in sparse if full),
+            checkpoint=max((kept.checkpoint for *_, kept in sparse), default=0.0),
         )
 
     def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:

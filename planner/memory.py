@@ -50,6 +50,8 @@ class StageShape:
     tensor_parallel: bool
     mtp_num_layers: int
     has_experts: bool
+    rotary_elements: int  # of the rotary embedding of a token
+    gates_shared_experts: bool
     lora: bool
     fused_loss: bool  # cross_entropy_loss_fusion
     fused_gradients: bool  # gradient_accumulation_fusion
@@ -58,10 +60,12 @@ class StageShape:
     sharded_tokens: int = 0
     # recomputation
     saved_bytes: float = 0.0  # by all layers of the stage, of one microbatch
+    whole_layers: bool = False  # whether layers are recomputed as a whole
     recomputed_bytes: float = 0.0  # built again, of the layer that needs most
     transient_bytes: float = 0.0  # beside, of that layer for a moment
-    checkpointed_layers: int = 0  # sparse layers that are recomputed from an input
-    checkpoint_bytes: float = 0.0  # of one such input
+    checkpoints_bytes: float = 0.0  # inputs that sparse layers are recomputed from
+    whole_checkpoints_bytes: float = 0.0  # of those, inputs of whole layers
+    checkpoint_bytes: float = 0.0  # the largest of them
     maps_bytes: float = 0.0  # that the token dispatchers hold
     checkpointed_maps_bytes: float = 0.0  # of those in recomputed layers
     # schedule
@@ -89,6 +93,10 @@ class MemoryTerm:
 # te/cpp_extensions/gemm.py:54-58: one cuBLAS workspace of 32 MiB, and four for grouped GEMMs.
 CUBLAS_WORKSPACE_BYTES = 32 * MIB
 GROUPED_GEMM_WORKSPACES = 4
+
+# torch's own, where a product is torch's: the output layer, the gate of shared experts. Measured:
+# what steady ranks hold beside all else (benchmarks/memory, 2026-11-24).
+TORCH_WORKSPACES_BYTES = 64 * MIB
 
 _ALWAYS = frozenset(Moment)
 _AFTER_FIRST_STEP = _ALWAYS - {Moment.BUILD}
@@ -190,6 +198,15 @@ TERMS: tuple[MemoryTerm, ...] = (
         "te/cpp_extensions/gemm.py:54-58",
     ),
     MemoryTerm(
+        "torch_workspaces",
+        "other",
+        "pipeline",
+        _AFTER_FIRST_STEP,
+        lambda s: TORCH_WORKSPACES_BYTES * (s.is_last + s.gates_shared_experts),
+        "64 MiB on the last stage, 64 MiB with gated shared experts",
+        "torch 2.11, aten/src/ATen/cuda/CublasHandlePool.cpp: of cuBLAS and of cuBLASLt, by stream",
+    ),
+    MemoryTerm(
         "gathered_tokens",
         "logits",
         "batch",
@@ -208,6 +225,20 @@ TERMS: tuple[MemoryTerm, ...] = (
         "planner/activations.py",
     ),
     MemoryTerm(
+        "rotary_embedding",
+        "acts",
+        "schedule",
+        _RUNNING,
+        lambda s: (
+            (s.in_flight * s.num_virtual_stages if s.whole_layers else 1)
+            * s.tokens
+            * s.rotary_elements
+            * FP32
+        ),
+        "4 B * tokens * head_dim, of every microbatch in flight where layers are recomputed",
+        "mcore_bridge/model/gpt_model.py:301: an argument of each layer",
+    ),
+    MemoryTerm(
         "saved_by_others",
         "acts",
         "schedule",
@@ -219,10 +250,13 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "kept_stage_inputs",
         "acts",
-        "batch",
+        "recompute",
         _AFTER_FIRST_STEP,
-        lambda s: 2 * _chunks_with_input(s) * _hidden_states(s),
-        "2 * chunks that another stage feeds * 2 B * tokens/tp * hidden",
+        lambda s: (
+            (1 if s.whole_checkpoints_bytes else 2) * _chunks_with_input(s) * _hidden_states(s)
+        ),
+        "2 * chunks that another stage feeds * 2 B * tokens/tp * hidden; once where the first layer "
+        "of a chunk keeps its input",
         "mc/transformer/transformer_block.py: input_tensor of the last microbatch, its gradient",
     ),
     MemoryTerm(
@@ -257,8 +291,8 @@ TERMS: tuple[MemoryTerm, ...] = (
         "acts",
         "recompute",
         frozenset({Moment.LAYER}),
-        lambda s: max(0, s.checkpointed_layers - 1) * s.checkpoint_bytes,
-        "(recomputed sparse layers - 1) * 2 B * tokens/tp * hidden",
+        lambda s: max(0, s.whole_checkpoints_bytes - s.checkpoint_bytes),
+        "(sparse layers recomputed as a whole - 1) * 2 B * tokens/tp * hidden",
         "mc/transformer/moe/token_dispatcher.py: probs, whose graph ends at each layer's input",
     ),
     MemoryTerm(
@@ -266,7 +300,7 @@ TERMS: tuple[MemoryTerm, ...] = (
         "acts",
         "recompute",
         _BETWEEN,
-        lambda s: 2 * s.checkpointed_layers * s.checkpoint_bytes,
+        lambda s: 2 * s.checkpoints_bytes,
         "2 * recomputed sparse layers * 2 B * tokens/tp * hidden",
         "mc/transformer/moe/token_dispatcher.py: probs of the last microbatch hold each layer's "
         "input and its gradient until the next step",
@@ -316,6 +350,16 @@ TERMS: tuple[MemoryTerm, ...] = (
         lambda s: _logits(s) * (BF16 + FP32) * s.mtp_num_layers,
         "(2 + 4) B * tokens * vocabulary/tp * MTP layers",
         "trace: mc/tensor_parallel/layers.py:366 and cross_entropy.py:30, of each MTP loss",
+    ),
+    MemoryTerm(
+        "mtp_inputs",
+        "logits",
+        "batch",
+        _IN_LAST_STAGE,
+        lambda s: s.mtp_num_layers * (4 * _hidden_states(s) + _gathered(s)) if s.is_last else 0,
+        "MTP layers * (4 * 2 B * tokens/tp * hidden, and with TP the gathered tokens)",
+        "mcore_bridge/model/modules/mtp_layer.py:411, mcore_bridge/patcher.py:298, "
+        "mc/tensor_parallel/mappings.py:94",
     ),
     MemoryTerm(
         "head_inputs",

@@ -107,7 +107,9 @@ def predict(row: Row, result: Result) -> Predicted:
     )
     problem = Problem(
         model=model,
-        cluster=load_topology("h100-8x-ib", max(1, row.world_size // GPUS_PER_NODE), min(8, row.world_size)),
+        cluster=load_topology(
+            "h100-8x-ib", max(1, row.world_size // GPUS_PER_NODE), min(8, row.world_size)
+        ),
         workload=workload,
         stack=load_stack(STACK),
         recipe=recipe,

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sft_rows import RealRank, real_ranks
+
 from planner.evaluate import Evaluator
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
-from planner.memory import ASSUMED_NCCL_BYTES
+from planner.memory import ASSUMED_NCCL_BYTES, CUDA_CONTEXT_BYTES
 from planner.model_files import resolve_model
 from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.planning import CONFIDENCE_FILE
@@ -29,6 +31,7 @@ from planner.workload import TunerType, Workload
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "README.md"
 STACK = "gpu-kit-2026-11"
+CONTEXT_AND_NCCL_BYTES = CUDA_CONTEXT_BYTES + ASSUMED_NCCL_BYTES
 
 Row = dict[str, Any]
 
@@ -123,7 +126,7 @@ def rank_of(row: Row, measured: dict[str, float]) -> Rank:
     }
     return Rank(
         tag=row["tag"],
-        layout=_named(row, stage),
+        layout=_named(row, stage, recompute),
         parameters=batch.parameters(stage).total,
         measured_parameters=row.get("parameters"),
         predicted={name: predicted[name] for name in measured},
@@ -131,10 +134,10 @@ def rank_of(row: Row, measured: dict[str, float]) -> Rank:
     )
 
 
-def _named(row: Row, stage: int) -> str:
-    sizes = " ".join(f"{name}{row[name]}" for name in ("tp", "pp", "ep") if row[name] > 1)
+def _named(row: Row, stage: int, recompute: Recompute) -> str:
+    sizes = " ".join(f"{name}{row[name]}" for name in ("tp", "pp", "cp", "ep") if row[name] > 1)
     where = f", stage {stage}" if row["pp"] > 1 else ""
-    return f"{row['world']} GPUs, {sizes}{where}, {row['layers']} layers, {recompute_of(row)}"
+    return f"{row['world']} GPUs, {sizes}{where}, {row['layers']} layers, {recompute}"
 
 
 def rows(name: str) -> list[Row]:
@@ -162,7 +165,24 @@ def one_rank_rows() -> list[Rank]:
 
 def real_runs() -> list[Rank]:
     """Ranks of `megatron sft` on two GPUs; where only the largest was logged, the fullest rank."""
-    return [rank for row in rows("megatron_sft_2xh100.jsonl") for rank in _ranks_of_run(row)]
+    on_two = [rank for row in rows("megatron_sft_2xh100.jsonl") for rank in _ranks_of_run(row)]
+    return on_two + [_compared(rank) for rank in real_ranks()]
+
+
+def _compared(real: RealRank) -> Rank:
+    """A rank of the runs that were read step by step."""
+    predicted, layout = real.predicted, real.predicted.layout
+    sizes = {name: getattr(layout, name) for name in ("tp", "pp", "cp", "ep")}
+    row = {"world": layout.world_size, "layers": predicted.row.config["num_hidden_layers"], **sizes}
+    memory = {name: getattr(predicted.memory, name) / GIB for name in real.measured}
+    return Rank(
+        tag=real.tag,
+        layout=_named(row, predicted.row.rank if layout.pp > 1 else 0, layout.recompute),
+        parameters=predicted.parameters.total,
+        measured_parameters=real.seen[0]["parameters"],
+        predicted=memory,
+        measured={name: size / GIB for name, size in real.measured.items()},
+    )
 
 
 def _ranks_of_run(run: Row) -> Iterator[Rank]:
@@ -235,6 +255,24 @@ def _table(ranks: list[Rank], names: list[str]) -> list[str]:
     return lines
 
 
+def _steps() -> list[str]:
+    """The table of what each rank said step by step."""
+    titles = ["row", "steps", "reserved", "logged", "beside reserved", "load"]
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for rank in real_ranks():
+        reserved = [f"{rank.seen[step]['peak_reserved'] / GIB:.2f}" for step in (1, -1)]
+        cells = [
+            rank.tag,
+            str(len(rank.seen) - 1),
+            ", ".join(reserved),
+            f"{rank.logged_memory_gib:.2f}",
+            f"{CONTEXT_AND_NCCL_BYTES / GIB:.2f} / {rank.beside_reserved / GIB:.2f}",
+            f"{rank.expert_load:.2f}, {rank.most_expert_load:.2f}",
+        ]
+        lines.append(_line(cells))
+    return lines
+
+
 def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -269,7 +307,18 @@ but for `dense_*` (Qwen2.5-7B with norms of q and k) and `mla_*` (sparse layers 
 REAL_RUNS = """
 ## Ranks of real runs
 
-`megatron sft` on two H100s, with natural routing of packed data (`megatron_sft_2xh100.jsonl`).
+`megatron sft` of two ranks, with natural routing of packed data and real NCCL: on two H100s
+(`megatron_sft_2xh100.jsonl`), or on one H200 that both share, each as a node of its own
+(`sft_2ranks_h200.jsonl`: those that say what they hold after building). Predicted at balanced
+routing, as before a run.
+"""
+
+STEP_BY_STEP = """
+Of the runs on one H200, step by step. Reserved is the most until then, in GiB: after the first
+step and the last, beside the `memory(GiB)` that ms-swift logs last (the most of all ranks). Beside
+reserved is what the process takes of the device (nvidia-smi) that its allocator does not know, the
+CUDA context and NCCL over sockets: predicted / measured, GiB. Load is what the rank's experts got
+over their share of full packs: the mean, and the most that a layer got of one microbatch.
 """
 
 
@@ -281,7 +330,8 @@ def page(single: list[Rank], real: list[Rank]) -> str:
         error, number = p90(ranks, name)
         lines.append(_line([quantity.title, f"{error:.1%}", str(number)]))
     lines += [ONE_RANK.format(number=len(single)), *_table(single, list(QUANTITIES))]
-    lines += [REAL_RUNS, *_table(real, ["steady", "peak_allocated", "peak_reserved"])]
+    names = ["after_build", "steady", "peak_allocated", "peak_reserved"]
+    lines += [REAL_RUNS, *_table(real, names), STEP_BY_STEP, *_steps()]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 

@@ -17,6 +17,8 @@ import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ KILL_SECONDS = 15  # before the end, to write what there is
 FIRST_PORT = 29611
 MEDIAN_DOCUMENT, SIGMA = 700, 1.0  # of the letters of a document, which are about log-normal
 TEMPLATE_TOKENS = 128  # at most, around a document
+PACKAGES = ("ms-swift", "mcore-bridge", "megatron-core", "transformer-engine", "torch")
 PLUGIN = Path(__file__).with_name("sft_plugin.py")
 NOT_OF_A_TEST = {"num_train_epochs", "save_steps"}  # epochs win over iterations in ms-swift
 
@@ -141,6 +144,8 @@ def gathered(row: Row, folder: Path) -> dict[str, Any]:
     logged = [line for line in lines(folder / "output" / "logging.jsonl") if "iteration" in line]
     return {
         "id": row.id,
+        "stack": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "date": date.today().isoformat(),
         "logged_memory_gib": [line["memory(GiB)"] for line in logged],
         "first_loss": logged[0].get("loss") if logged else None,
         "ranks": [lines(folder / "output" / f"rank{rank}.jsonl") for rank in range(RANKS)],

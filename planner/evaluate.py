@@ -142,8 +142,9 @@ class GridView:
         copies, states = fp8_copy_bytes(self.problem.settings), self.evaluator.states
         linear = linear_elements(model, layout, workload, stage) if copies else 0
         sharded = self.problem.settings.use_distributed_optimizer
+        parameters = rank_parameters(model, layout, workload, stage)
         return StageShape(
-            parameters=rank_parameters(model, layout, workload, stage),
+            parameters=parameters,
             states=states,
             weight_copy_bytes=linear * copies,
             dummy_gradient_bytes=self._dummy_gradient_bytes(layout, stage),
@@ -157,7 +158,7 @@ class GridView:
             num_virtual_stages=layout.split.num_virtual_stages,
             tensor_parallel=layout.tp > 1,
             mtp_num_layers=workload.mtp_num_layers,
-            has_experts=model.is_moe,
+            has_experts=parameters.expert > 0,
             rotary_elements=rotary_elements(model.attention),
             gates_shared_experts=bool(model.moe and model.moe.shared_expert_gate),
             lora=workload.tuner_type is TunerType.LORA,

@@ -15,6 +15,7 @@ from planner.activations import (
     core_attention_input,
     held_maps_bytes,
     tensors_of,
+    value_elements,
 )
 from planner.layer_shape import BF16, FP32, LayerShape
 from planner.layout import Recompute
@@ -73,7 +74,7 @@ def _gathered(s: LayerShape) -> float:
 def _core_attention_backward(s: LayerShape) -> float:
     """The gradients of output, queries, keys and values, and the kernel's workspace. Under CP there
     are besides two buffers that go round with keys, values and their gradients, and one of dq."""
-    keys_and_values = 2 * s.key_value if s.latent is None else 2 * s.query
+    keys_and_values = 2 * s.key_value if s.latent is None else s.query + value_elements(s)
     elements = s.attention_output + s.query + keys_and_values
     if s.context_parallel_size > 1:
         elements += s.query + 4 * keys_and_values
@@ -81,13 +82,13 @@ def _core_attention_backward(s: LayerShape) -> float:
 
 
 def _attention_workspace(s: LayerShape) -> float:
-    """dq summed up in fp32 and, where heads share keys, dk and dv of every head.
+    """dq summed up in fp32 and, where heads share keys, dk and dv of every head of packed batches.
 
     Source: NVIDIA/cudnn-frontend, include/cudnn_frontend/node/scaled_dot_product_flash_attention.h,
-    CompositeSDPABackwardNode: dQ_accum_size, dK_fullhead_size, dV_fullhead_size, in fp32 for packed
-    batches. flash-attn keeps dk and dv in bf16 (csrc/flash_attn/flash_api.cpp: dk_expanded).
+    CompositeSDPABackwardNode: dQ_accum_size, dK_fullhead_size, dV_fullhead_size. flash-attn keeps
+    dk and dv in bf16 (csrc/flash_attn/flash_api.cpp: dk_expanded).
     """
-    shared = s.latent is None and s.key_value < s.query
+    shared = s.packed and s.latent is None and s.key_value < s.query
     return float(s.tokens * s.query * FP32 * (3 if shared else 1))
 
 

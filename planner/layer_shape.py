@@ -42,6 +42,7 @@ class LayerShape:
     context_parallel_size: int
     gathers: bool  # with sequence parallelism: inputs of column-parallel layers are gathered
     overlaps_shared_experts: bool  # shared experts run beside the dispatch
+    packed: bool  # several documents in a row, one after the other: THD
     lora: bool
     fused_gradients: bool  # weight gradients are added in place, by apex's kernel
     fp8_input_bytes: float | None = None  # of a quantized input's element; None: it stays bf16
@@ -55,7 +56,7 @@ class LayerShape:
     def pads_values(self) -> bool:
         """Whether values are padded to the width of keys, as mcore-bridge does for packed batches
         (mcore-bridge 1.6.5, model/modules/multi_latent_attention.py:247)."""
-        return self.latent is not None and self.query != self.key_value
+        return self.packed and self.latent is not None and self.query != self.key_value
 
     @property
     def keys_and_values(self) -> int:
@@ -94,6 +95,7 @@ def layer_shape(
     lora: bool,
     fused_gradients: bool = True,
     overlaps_shared_experts: bool = True,
+    packed: bool = True,
     fp8_input_bytes: float | None = None,
 ) -> LayerShape:
     """Sizes of a layer on a rank; `imbalance` is the busiest expert rank's load over the mean."""
@@ -134,6 +136,7 @@ def layer_shape(
         context_parallel_size=cp,
         gathers=tp > 1,
         overlaps_shared_experts=overlaps_shared_experts,
+        packed=packed,
         fused_gradients=fused_gradients,
         lora=lora,
         fp8_input_bytes=fp8_input_bytes,

@@ -289,6 +289,7 @@ class LayerViews:
             cp=cp,
             imbalance=imbalance,
             lora=self._lora,
+            packed=self._problem.workload.packing,
             fused_gradients=self._fused_gradients,
             overlaps_shared_experts=self._problem.recipe.moe_shared_expert_overlap,
             fp8_input_bytes=self._fp8_input_bytes,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from planner.compute import Compute
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
-from planner.layer_shape import BF16, rotary_elements
+from planner.layer_shape import BF16
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
@@ -25,18 +25,16 @@ from planner.memory import (
 )
 from planner.named_split import named_split
 from planner.offload import offload_seconds
-from planner.parameters import RankParameters, linear_elements, rank_parameters
+from planner.parameters import RankParameters
 from planner.placement import GroupPlacement, place
-from planner.precision import fp8_copy_bytes, state_bytes
+from planner.precision import state_bytes
 from planner.problem import Problem
 from planner.schedule import in_flight_microbatches, pipeline_seconds
 from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView, StageCounts
-from planner.stage_shape import Moment, StageShape
+from planner.stage_shape import Moment, StageShape, stage_shape
 from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
-from planner.weight_shapes import distinct_weight_elements
-from planner.workload import TunerType
 
 
 class Evaluator:
@@ -119,7 +117,7 @@ class GridView:
         self.groups = evaluator.groups(sizes)
         self.communication = Communication(problem.cluster, self.groups)
         layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
-        self.shapes = [self._shape(layout, stage) for stage in range(pp)]
+        self.shapes = [stage_shape(problem, layout, stage, evaluator.states) for stage in range(pp)]
         self.static_bytes = [
             {moment: level_bytes(shape, "pipeline", moment) for moment in evaluator.decisive}
             for shape in self.shapes
@@ -136,41 +134,6 @@ class GridView:
         if micro_batch_size not in self._batches:
             self._batches[micro_batch_size] = GridBatch(self, split, micro_batch_size)
         return self._batches[micro_batch_size]
-
-    def _shape(self, layout: Layout, stage: int) -> StageShape:
-        model, workload = self.problem.model, self.problem.workload
-        copies, states = fp8_copy_bytes(self.problem.settings), self.evaluator.states
-        linear = linear_elements(model, layout, workload, stage) if copies else 0
-        sharded = self.problem.settings.use_distributed_optimizer
-        parameters = rank_parameters(model, layout, workload, stage)
-        return StageShape(
-            parameters=parameters,
-            states=states,
-            weight_copy_bytes=linear * copies,
-            dummy_gradient_bytes=self._dummy_gradient_bytes(layout, stage),
-            dense_shards=layout.dp * layout.cp if sharded else 1,
-            expert_shards=layout.expert_shards if sharded else 1,
-            hidden=model.hidden_size,
-            vocabulary=-(-model.vocab_size // layout.tp),
-            is_first=stage == 0,
-            is_last=stage == layout.pp - 1,
-            num_stages=layout.pp,
-            num_virtual_stages=layout.split.num_virtual_stages,
-            tensor_parallel=layout.tp > 1,
-            mtp_num_layers=workload.mtp_num_layers,
-            has_experts=parameters.expert > 0,
-            rotary_elements=rotary_elements(model.attention),
-            gates_shared_experts=bool(model.moe and model.moe.shared_expert_gate),
-            lora=workload.tuner_type is TunerType.LORA,
-            fused_loss=self.problem.recipe.cross_entropy_loss_fusion,
-            fused_gradients=self.problem.stack.apex,
-        )
-
-    def _dummy_gradient_bytes(self, layout: Layout, stage: int) -> float:
-        workload = self.problem.workload
-        if not self.problem.stack.apex or workload.tuner_type is TunerType.LORA:
-            return 0.0
-        return distinct_weight_elements(self.problem.model, layout, workload, stage) * BF16
 
     def _once(self, shape: StageShape) -> StageSeconds:
         parameters = shape.parameters

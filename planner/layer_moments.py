@@ -233,44 +233,62 @@ class LayerActivations:
     checkpoint: float  # input of what is recomputed as a whole, and as much for its gradient
 
 
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """The tensors of a layer under a choice of recomputation."""
+
+    sizes: dict[str, float]
+    given_up: frozenset[str]
+    whole: bool  # whether the feed-forward part is built again from its input
+    again: dict[str, float]  # bytes that each part builds again
+    kept_feed_forward: float
+
+    def at(self, moment: LayerMoment, shape: LayerShape, *, full: bool) -> tuple[float, float]:
+        """Bytes built again and bytes besides, at a moment."""
+        freed = [(self.sizes[name], name in self.given_up) for name in moment.freed]
+        buffers = moment.bytes(shape) - sum(size for size, again in freed if not again)
+        if moment.part == ATTENTION:
+            return self.again[ATTENTION], buffers - self.kept_feed_forward
+        if moment.direction == FORWARD and not self.whole:
+            return self._given_up(moment.still), buffers
+        built = self.again[FEED_FORWARD] + self.again[ATTENTION] * full
+        built -= sum(size for size, again in freed if again)
+        return built - (0 if self.whole else self._given_up(moment.later)), buffers
+
+    def _given_up(self, names: tuple[str, ...]) -> float:
+        return sum(self.sizes[name] for name in names if name in self.given_up)
+
+
+def _split(shape: LayerShape, recompute: Recompute, *, full: bool) -> _Split:
+    modules, present = set(recompute.modules), tensors_of(shape)
+    given_up = frozenset(
+        tensor.id for tensor, _ in present if full or not modules.isdisjoint(tensor.given_up_by)
+    )
+    again = {ATTENTION: 0.0, FEED_FORWARD: 0.0}
+    kept_feed_forward = 0.0
+    for tensor, size in present:
+        if tensor.id in given_up:
+            again[tensor.part] += size if tensor.id != CHECKPOINTED else 0
+        elif tensor.part == FEED_FORWARD:
+            kept_feed_forward += size
+    return _Split(
+        sizes={tensor.id: size for tensor, size in present},
+        given_up=given_up,
+        whole=full or recompute.feed_forward(shape.is_moe),
+        again=again,
+        kept_feed_forward=kept_feed_forward,
+    )
+
+
 def layer_activations(shape: LayerShape, recompute: Recompute, *, full: bool) -> LayerActivations:
     """What a layer keeps and needs: `full` says that this layer is checkpointed as a whole."""
-    modules = set(recompute.modules)
-    present = tensors_of(shape)
-    given_up = {t.id: full or not modules.isdisjoint(t.given_up_by) for t, _ in present}
-    sizes = {tensor.id: size for tensor, size in present}
-    again = {
-        part: sum(
-            size
-            for t, size in present
-            if t.part == part and given_up[t.id] and t.id != CHECKPOINTED
-        )
-        for part in (ATTENTION, FEED_FORWARD)
-    }
+    split = _split(shape, recompute, full=full)
     checkpoint = float(shape.sharded_tokens * shape.hidden * BF16)
-    kept = sum(size for tensor, size in present if not given_up[tensor.id])
+    kept = sum(size for name, size in split.sizes.items() if name not in split.given_up)
     saved = checkpoint if full else kept + core_attention_input(shape, recompute)
-    kept_feed_forward = sum(
-        size for t, size in present if t.part == FEED_FORWARD and not given_up[t.id]
-    )
-    whole = full or recompute.feed_forward(shape.is_moe)
-
-    def at(moment: LayerMoment) -> tuple[float, float]:
-        """Bytes built again and bytes besides, at a moment."""
-        gone = sum(sizes[name] for name in moment.freed if not given_up[name])
-        gone_again = sum(sizes[name] for name in moment.freed if given_up[name])
-        if not whole:
-            gone_again += sum(sizes[name] for name in moment.later if given_up[name])
-        buffers = moment.bytes(shape) - gone
-        if moment.part == ATTENTION:
-            return again[ATTENTION], buffers - kept_feed_forward
-        if moment.direction == FORWARD and not whole:
-            return sum(sizes[name] for name in moment.still if given_up[name]), buffers
-        return again[FEED_FORWARD] + again[ATTENTION] * full - gone_again, buffers
-
     kinds = ("any", "moe" if shape.is_moe else "dense")
-    worst = max((each for each in MOMENTS if each.kind in kinds), key=lambda each: sum(at(each)))
-    recomputed, transient = at(worst)
+    moments = [(each, split.at(each, shape, full=full)) for each in MOMENTS if each.kind in kinds]
+    worst, (recomputed, transient) = max(moments, key=lambda moment: sum(moment[1]))
     return LayerActivations(
         saved=saved,
         recomputed=recomputed,

@@ -81,6 +81,15 @@ def rotary_elements(attention: Attention) -> int:
     return attention.qk_rope_head_dim
 
 
+def _heads_on_rank(attention: Attention, tp: int) -> tuple[int, int]:
+    """Elements of a token's queries, and of its keys; with MLA of its values."""
+    heads = attention.num_heads // tp
+    if isinstance(attention, MultiLatentAttention):
+        return heads * attention.qk_head_dim, heads * attention.v_head_dim
+    groups = max(1, attention.num_query_groups // tp)
+    return heads * attention.head_dim, groups * attention.head_dim
+
+
 def layer_shape(
     model: ModelSpec,
     *,
@@ -100,15 +109,8 @@ def layer_shape(
 ) -> LayerShape:
     """Sizes of a layer on a rank; `imbalance` is the busiest expert rank's load over the mean."""
     attention, moe = model.attention, model.moe
-    heads = attention.num_heads // tp
     sharded = -(-tokens // tp)
-    if isinstance(attention, GroupedQueryAttention):
-        query = heads * attention.head_dim
-        key_value = max(1, attention.num_query_groups // tp) * attention.head_dim
-        latent = None
-    else:
-        query, key_value = heads * attention.qk_head_dim, heads * attention.v_head_dim
-        latent = attention
+    query, key_value = _heads_on_rank(attention, tp)
     topk = moe.router_topk if moe and kind.is_moe else 0
     return LayerShape(
         is_moe=kind.is_moe,
@@ -119,7 +121,7 @@ def layer_shape(
         sent_rows=sharded * topk,
         sequence=sequence,
         hidden=model.hidden_size,
-        heads=heads,
+        heads=attention.num_heads // tp,
         query=query,
         key_value=key_value,
         ffn=model.dense_ffn_hidden_size // tp,
@@ -129,7 +131,7 @@ def layer_shape(
         experts=moe.num_experts if moe else 0,
         head_dim=rotary_elements(attention),
         normed=_normed(attention, query + key_value),
-        latent=latent,
+        latent=attention if isinstance(attention, MultiLatentAttention) else None,
         dispatches=ep * etp > 1,
         local_experts=moe.num_experts // ep if moe else 0,
         expert_tensor_parallel_size=etp,

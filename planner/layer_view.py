@@ -102,7 +102,8 @@ def _worst_layer(layers: list[tuple[int, bool, bool, LayerActivations]]) -> tupl
     needs = [
         (kept.recomputed, kept.transient - (others if full else 0)) for _, full, _, kept in layers
     ]
-    return max(needs, key=sum, default=(0.0, 0.0))  # a stage without layers needs nothing
+    recomputed, transient = max(needs, key=sum, default=(0.0, 0.0))  # a stage may have no layers
+    return recomputed + min(0.0, transient), max(0.0, transient)
 
 
 class LayerSet:

@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from planner.layer_shape import BF16
-from planner.parameters import RankParameters
-from planner.precision import StateBytes
+from planner.layer_shape import BF16, rotary_elements
+from planner.layout import Layout
+from planner.parameters import RankParameters, linear_elements, rank_parameters
+from planner.precision import StateBytes, fp8_copy_bytes
+from planner.problem import Problem
+from planner.weight_shapes import distinct_weight_elements
+from planner.workload import TunerType
 
 
 class Moment(StrEnum):
@@ -97,3 +101,41 @@ class StageShape:
     def vocabulary_gradient_bytes(self) -> float:
         """Of the gradient of an embedding or output layer, where it is a tensor of its own."""
         return 0.0 if self.lora else float(self.vocabulary * self.hidden * BF16)
+
+
+def stage_shape(problem: Problem, layout: Layout, stage: int, states: StateBytes) -> StageShape:
+    """What the grid and the split of a layout decide for any rank of a stage."""
+    model, workload, settings = problem.model, problem.workload, problem.settings
+    parameters = rank_parameters(model, layout, workload, stage)
+    copies = fp8_copy_bytes(settings)
+    linear = linear_elements(model, layout, workload, stage) if copies else 0
+    sharded = settings.use_distributed_optimizer
+    return StageShape(
+        parameters=parameters,
+        states=states,
+        weight_copy_bytes=linear * copies,
+        dummy_gradient_bytes=_dummy_gradient_bytes(problem, layout, stage),
+        dense_shards=layout.dp * layout.cp if sharded else 1,
+        expert_shards=layout.expert_shards if sharded else 1,
+        hidden=model.hidden_size,
+        vocabulary=-(-model.vocab_size // layout.tp),
+        is_first=stage == 0,
+        is_last=stage == layout.pp - 1,
+        num_stages=layout.pp,
+        num_virtual_stages=layout.split.num_virtual_stages,
+        tensor_parallel=layout.tp > 1,
+        mtp_num_layers=workload.mtp_num_layers,
+        has_experts=parameters.expert > 0,
+        rotary_elements=rotary_elements(model.attention),
+        gates_shared_experts=bool(model.moe and model.moe.shared_expert_gate),
+        lora=workload.tuner_type is TunerType.LORA,
+        fused_loss=problem.recipe.cross_entropy_loss_fusion,
+        fused_gradients=problem.stack.apex,
+    )
+
+
+def _dummy_gradient_bytes(problem: Problem, layout: Layout, stage: int) -> float:
+    workload = problem.workload
+    if not problem.stack.apex or workload.tuner_type is TunerType.LORA:
+        return 0.0
+    return distinct_weight_elements(problem.model, layout, workload, stage) * BF16

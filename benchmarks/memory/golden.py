@@ -56,6 +56,14 @@ EXPLANATIONS = (
         "(0.65 against 0.40 to 0.48 GiB): the run went on from a checkpoint, and something of its "
         "loading stayed",
     ),
+    Explanation(
+        key="number of GPUs",
+        explains=lambda value: value.id in ("GV0536", "GV0538"),
+        text="not explained by a flag. Both have the same flags and 1.07 GiB more between steps "
+        "than any number of whole hosts would give, so that the number of GPUs that is assumed is "
+        "likely wrong; and their peaks differ by 1.06 GiB, by the natural routing of 4,538 and of "
+        "263 logged steps, which the prediction takes for balanced",
+    ),
 )
 
 

@@ -7,6 +7,7 @@ that a single one does.
 """
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from planner.compute import Compute
 from planner.efficiency import launch_seconds, rates
@@ -15,6 +16,7 @@ from planner.layer_shape import BF16
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
+    MOST_IN_FLIGHT,
     RUNNING,
     StageMemory,
     device_used,
@@ -23,6 +25,7 @@ from planner.memory import (
     reserved_bytes,
     stage_memory,
 )
+from planner.memory_terms import IN_LAST_STAGE
 from planner.named_split import named_split
 from planner.offload import offload_seconds
 from planner.parameters import RankParameters
@@ -53,8 +56,9 @@ class Evaluator:
             problem.recipe.overlap_grad_reduce, problem.recipe.overlap_param_gather
         )
         self.states = state_bytes(problem.settings)
-        # When a stage may be at its fullest: between steps it never is.
-        self.decisive = (*RUNNING, Moment.OPTIMIZER)
+        # When a stage may be at its fullest: the optimizer step needs no more than the layers do
+        # (tests hold it), unless it widens its states.
+        self.decisive = (*RUNNING, Moment.OPTIMIZER) if self.states.widened else RUNNING
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
@@ -161,14 +165,21 @@ Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
 
 def _fill(shape: StageShape, kept: StageActivations) -> None:
     """Fill in what recomputation decides."""
-    shape.whole_layers = kept.whole_layers
-    shape.saved_bytes, shape.checkpoint_bytes = kept.saved, kept.checkpoint
+    rotary = shape.num_virtual_stages * shape.rotary_bytes if kept.whole_layers else 0.0
+    shape.saved_bytes, shape.checkpoint_bytes = kept.saved + rotary, kept.checkpoint
     shape.checkpoints_bytes, shape.whole_checkpoints_bytes = (
         kept.checkpoints,
         kept.whole_checkpoints,
     )
     shape.recomputed_bytes, shape.transient_bytes = kept.recomputed, kept.transient
     shape.maps_bytes, shape.checkpointed_maps_bytes = kept.maps, kept.checkpointed_maps
+
+
+def _candidates(sizes: list[tuple[Moment, float]]) -> list[tuple[Moment, float]]:
+    """Moments at which a stage may be at its fullest, whatever the schedule adds to them: the
+    fullest of those to which it adds most, and others that are fuller before it does."""
+    most = max((each for each in sizes if each[0] in MOST_IN_FLIGHT), key=itemgetter(1))
+    return [most, *(each for each in sizes if each[1] > most[1] and each[0] not in MOST_IN_FLIGHT)]
 
 
 class GridBatch:
@@ -182,14 +193,7 @@ class GridBatch:
         self.skewed = any(view.imbalanced is not view.shape for view in self.layers.views.values())
         stages = range(len(grid.shapes))
         self.shapes = [self._shape(each) for each in stages]
-        self.decided_bytes = [
-            [
-                (moment, grid.static_bytes[stage][moment] + level_bytes(shape, "batch", moment))
-                for moment in evaluator.decisive
-                if passes(shape, moment)
-            ]
-            for stage, shape in enumerate(self.shapes)
-        ]
+        self.decided_bytes = [self._decided(stage) for stage in stages]
         self._recomputed: dict[tuple[object, ...], Recomputed] = {}
         self._seconds: dict[tuple[object, ...], tuple[list[float], float]] = {}
         layer = self.layers.any.shape
@@ -207,13 +211,11 @@ class GridBatch:
             shape = self.shapes[stage]
             kept = self.layers.stage(counts, recompute, imbalanced=self.skewed)
             _fill(shape, kept)
-            found = self._recomputed[key] = (
-                kept,
-                [
-                    (moment, decided + level_bytes(shape, "recompute", moment))
-                    for moment, decided in self.decided_bytes[stage]
-                ],
-            )
+            sizes = [
+                (moment, decided + level_bytes(shape, "recompute", moment))
+                for moment, decided in self.decided_bytes[stage]
+            ]
+            found = self._recomputed[key] = kept, _candidates(sizes)
         return found
 
     def seconds(self, counts: StageCounts, recompute: Recompute) -> tuple[list[float], float]:
@@ -234,6 +236,19 @@ class GridBatch:
             seconds.append(compute + exchanged)
             once = max(once, overlap.seen(self.grid.once[stage], compute))
         return seconds, once
+
+    def _decided(self, stage: int) -> list[tuple[Moment, float]]:
+        """What is there at the decisive moments whatever is recomputed and kept in flight: of those
+        in the output layer, which differ in nothing else, at the fuller one."""
+        shape, static = self.shapes[stage], self.grid.static_bytes[stage]
+        sizes = {
+            moment: static[moment] + level_bytes(shape, "batch", moment)
+            for moment in self.grid.evaluator.decisive
+            if passes(shape, moment)
+        }
+        if shape.is_last:
+            sizes.pop(min(IN_LAST_STAGE, key=sizes.__getitem__))
+        return list(sizes.items())
 
     def _shape(self, stage: int) -> StageShape:
         layer = self.layers.any.shape
@@ -290,15 +305,18 @@ class BatchView:
         batch, most = self._batch, 0.0
         counts = self._split.counts(recompute)
         for stage in self._split.decisive:
-            shape, static = batch.shapes[stage], self._grid.static_bytes[stage]
+            shape = batch.shapes[stage]
             kept, decided = batch.recomputed(stage, counts[stage], recompute)
             _fill(shape, kept)
             shape.in_flight = self._in_flight[stage]
+            fullest, size = decided[0][0], 0.0
             for moment, so_far in decided:
-                size = so_far + level_bytes(shape, "schedule", moment)
-                reserved = reserved_bytes(shape, size, static[moment])
-                if reserved > most:
-                    most = reserved
+                total = so_far + level_bytes(shape, "schedule", moment)
+                if total > size:
+                    fullest, size = moment, total
+            reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
+            if reserved > most:
+                most = reserved
         return device_used(most, self._grid.problem.cluster.num_gpus)
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:

@@ -11,6 +11,8 @@ from planner.stage_shape import Moment, StageShape
 from planner.units import GIB
 
 RUNNING = tuple(moment for moment in Moment if moment in RUNNING_MOMENTS)
+# Moments at which all microbatches in flight are kept: at no other does the schedule add more.
+MOST_IN_FLIGHT = frozenset({Moment.LAYER, Moment.LOSS, Moment.HEAD})
 LEVELS = ("pipeline", "batch", "recompute", "schedule")
 
 _BYTES_AT = {

@@ -143,22 +143,18 @@ TERMS: tuple[MemoryTerm, ...] = (
         "schedule",
         RUNNING_MOMENTS - {Moment.EMBEDDING},
         lambda s: s.in_flight * s.saved_bytes,
-        "microbatches in flight * sum over layers of what each keeps",
+        "microbatches in flight * (sum over layers of what each keeps + the rotary embedding of "
+        "each chunk whose layers are recomputed as a whole)",
         "planner/activations.py",
     ),
     MemoryTerm(
         "rotary_embedding",
         "acts",
-        "schedule",
+        "batch",
         RUNNING_MOMENTS,
-        lambda s: (
-            (s.in_flight * s.num_virtual_stages if s.whole_layers else 1)
-            * s.tokens
-            * s.rotary_elements
-            * FP32
-        ),
-        "4 B * tokens * head_dim, of every microbatch in flight where layers are recomputed",
-        "mcore_bridge/model/gpt_model.py:301: an argument of each layer",
+        lambda s: s.rotary_bytes,
+        "4 B * tokens * head_dim",
+        "mcore_bridge/model/gpt_model.py:301",
     ),
     MemoryTerm(
         "saved_by_others",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from planner.layer_shape import BF16, rotary_elements
+from planner.layer_shape import BF16, FP32, rotary_elements
 from planner.layout import Layout
 from planner.parameters import RankParameters, linear_elements, rank_parameters
 from planner.precision import StateBytes, fp8_copy_bytes
@@ -60,7 +60,6 @@ class StageShape:
     layer_gradients_bytes: float = 0.0  # of the feed-forward weights of a layer, if not fused
     # recomputation
     saved_bytes: float = 0.0  # by all layers of the stage, of one microbatch
-    whole_layers: bool = False  # whether layers are recomputed as a whole
     recomputed_bytes: float = 0.0  # built again, of the layer that needs most
     transient_bytes: float = 0.0  # beside, of that layer for a moment
     checkpoints_bytes: float = 0.0  # inputs that sparse layers are recomputed from
@@ -81,6 +80,11 @@ class StageShape:
     def hidden_states_bytes(self) -> float:
         """Of one microbatch on this rank."""
         return float(self.sharded_tokens * self.hidden * BF16)
+
+    @property
+    def rotary_bytes(self) -> float:
+        """Of the rotary embedding of one microbatch, in fp32."""
+        return float(self.tokens * self.rotary_elements * FP32)
 
     @property
     def gathered_bytes(self) -> float:

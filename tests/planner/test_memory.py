@@ -30,15 +30,16 @@ def test_terms_at_the_peak_add_up_to_it_exactly(case: Case) -> None:
 
 @given(cases())
 def test_moments_come_where_they_belong(case: Case) -> None:
-    """Losses on the last stage, embeddings on the first; between steps no stage is fullest."""
+    """Losses on the last stage, embeddings on the first; no stage is fullest between steps or in
+    the optimizer step, at which a search therefore does not look."""
     last = case.layout.pp - 1
     for index, stage in enumerate(memory(case)):
-        assert stage.peak_moment not in (Moment.BUILD, Moment.STEADY)
+        assert stage.peak_moment not in (Moment.BUILD, Moment.STEADY, Moment.OPTIMIZER)
         if stage.peak_moment in (Moment.LOSS, Moment.HEAD):
             assert index == last
         if stage.peak_moment is Moment.EMBEDDING:
             assert index == 0
-        assert stage.peak_allocated == max(stage.peak_forward_backward, stage.peak_optimizer_step)
+        assert stage.peak_allocated == stage.peak_forward_backward >= stage.peak_optimizer_step
         assert 0 < stage.after_build < stage.steady <= stage.peak_optimizer_step
 
 

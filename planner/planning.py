@@ -18,7 +18,7 @@ from planner.rule import Violation
 from planner.step_time import CATEGORIES, StepTime
 from planner.swift_args import ArgValue, training_args
 from planner.units import TERA
-from planner.verdict import verdict
+from planner.verdict import odds_of_fitting, verdict
 from planner.yaml_files import StrictModel, load_yaml_model
 
 CONFIDENCE_FILE = Path(__file__).parent / "data" / "confidence.yaml"
@@ -78,6 +78,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
         layout=layout,
         args=_args(problem, layout),
         verdict=verdict(fullest, usable).value,
+        odds_of_fitting=odds_of_fitting(fullest, usable),
         violations=broken_rules(broken),
         stages=[
             StagePlan(

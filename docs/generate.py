@@ -52,8 +52,8 @@ MEMORY = f"""\
 # Memory
 
 Written by `docs/generate.py` from `planner/memory_terms.py`, `planner/activations.py` and
-`planner/layer_moments.py`. `mc` is megatron/core, `te` Transformer Engine. What the model was measured against:
-[benchmarks/memory](../benchmarks/memory/README.md).
+`planner/layer_moments.py`. `mc` is megatron/core, `te` Transformer Engine. What the model was
+measured against: [benchmarks/memory](../benchmarks/memory/README.md).
 
 For every pipeline stage the planner adds up what the worst rank holds at each of these moments;
 `peak_allocated` is the largest sum, and the terms of `plan --json` are those alive then.

@@ -71,14 +71,14 @@ def _gathered(s: LayerShape) -> float:
     return s.tokens * s.hidden * BF16 * (2 if s.gathers else 1)
 
 
-def _core_attention_backward(s: LayerShape) -> float:
-    """The gradients of output, queries, keys and values, and the kernel's workspace. Under CP there
-    are besides two buffers that go round with keys, values and their gradients, and one of dq."""
+def _attention_gradients(s: LayerShape) -> float:
+    """Those of output, queries, keys and values. Under CP there are besides two buffers that go
+    round with keys, values and their gradients, and one of dq."""
     keys_and_values = 2 * s.key_value if s.latent is None else s.query + value_elements(s)
     elements = s.attention_output + s.query + keys_and_values
     if s.context_parallel_size > 1:
         elements += s.query + 4 * keys_and_values
-    return float(s.tokens * elements * BF16) + _attention_workspace(s)
+    return float(s.tokens * elements * BF16)
 
 
 def _attention_workspace(s: LayerShape) -> float:
@@ -211,7 +211,7 @@ MOMENTS: tuple[LayerMoment, ...] = (
         "any",
         ATTENTION,
         BACKWARD,
-        _core_attention_backward,
+        lambda s: _attention_gradients(s) + _attention_workspace(s),
         "te/cpp_extensions/fused_attn.py:513, te dot_product_attention/context_parallel.py:2205",
     ),
 )

@@ -72,7 +72,6 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
     usable = problem.cluster.gpu.memory_usable_bytes
     fullest = max(stage.device_used for stage in memory)
     seconds, workload = time.total, problem.workload
-    tokens = workload.global_batch_size * workload.seq_length
     flops = model_flops(problem.model, workload) / layout.world_size
     return Plan(
         layout=layout,
@@ -98,7 +97,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
             layout, parameters, problem.cluster.gpus_per_node, problem.settings
         ),
         step_seconds=_time_to_json(time),
-        tokens_per_second_per_gpu=tokens / seconds / layout.world_size,
+        tokens_per_second_per_gpu=workload.step_tokens / seconds / layout.world_size,
         samples_per_second=workload.global_batch_size / seconds,
         model_tflops_per_gpu=flops / seconds / TERA,
         confidence=confidence(),

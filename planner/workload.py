@@ -57,6 +57,11 @@ class Workload:
     placement: Placement = Placement.NVLINK
 
     @property
+    def step_tokens(self) -> int:
+        """Tokens of a step."""
+        return self.global_batch_size * self.seq_length
+
+    @property
     def document_tokens(self) -> int:
         """Tokens of one attention block."""
         return self.mean_document_tokens or self.seq_length

@@ -1,16 +1,16 @@
 """`moe-convert`: runs the conversions of a run."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from planner.command import run_app, write_output
+from planner.command import AsJson, run_app, write_output
 
 app = typer.Typer(
     help="Converts weights between Hugging Face's and Megatron-Core's format.",
-    epilog="verify is the name of a command to come.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -45,6 +45,23 @@ def mcore_to_hf(
     _run(run_folder, "convert_mcore_to_hf.sh", *([checkpoint.absolute()] if checkpoint else []))
 
 
+@app.command()
+def verify(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder of weights, of either format.")],
+    source: Annotated[
+        Path | None, typer.Option(help="The model that it was made from, to compare with.")
+    ] = None,
+    trained: Annotated[
+        bool, typer.Option("--trained", help="It was trained since: compare for likeness.")
+    ] = False,
+    json: AsJson = False,
+) -> int:
+    """Check a checkpoint from its files: whole, in its place, and what it was made from."""
+    from convert.check import run_verify
+
+    return run_verify(checkpoint, source=source, trained=trained, as_json=json)
+
+
 def _run(run_folder: Path, script: str, *arguments: Path) -> None:
     """Becomes a script of the run folder.
 
@@ -62,4 +79,4 @@ def _run(run_folder: Path, script: str, *arguments: Path) -> None:
 
 def main() -> None:
     """The console command."""
-    run_app(app)
+    run_app(app, as_json="--json" in sys.argv)

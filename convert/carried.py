@@ -35,7 +35,7 @@ def carried_files(path: Path, source: Path | None) -> Iterator[Finding]:
         if here.exists() and here.suffix == ".json":
             yield from _json_file(here)
         elif there is not None and there.exists() and name in CARRIED:
-            yield damage("not_carried", file=name)
+            yield doubt("not_carried", file=name)
     if source is None:
         return
     if _vocabulary(path) != _vocabulary(source):

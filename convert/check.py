@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from convert.findings import Verdict, Verification
+from convert.findings import Verdict
 from convert.torch_dist import is_torch_dist
 from convert.verify import verify_hf, verify_torch_dist
 from planner.command import terminal_width, write_output
@@ -12,15 +12,30 @@ from planner.errors import UsageError
 DAMAGED = UsageError.exit_status  # what was given cannot be used
 
 
-def run_verify(checkpoint: Path, *, source: Path | None, trained: bool, as_json: bool) -> int:
+def run_verify(
+    checkpoint: Path,
+    *,
+    source: Path | None,
+    trained: bool,
+    adapter: Path | None,
+    as_json: bool,
+) -> int:
     """Prints the verification of a checkpoint and gives the exit status.
 
-    Raises UsageError: convert.needs, convert.only_hf, those of `verify_hf`.
+    Raises UsageError: convert.needs, convert.only_hf, convert.one_of, those of `verify_hf`.
     """
-    if trained and source is None:
-        raise UsageError("convert.needs", flag="--trained", needs="--source")
+    for flag, given in (("--trained", trained), ("--adapter", adapter is not None)):
+        if given and source is None:
+            raise UsageError("convert.needs", flag=flag, needs="--source")
+        if given and is_torch_dist(checkpoint):
+            raise UsageError("convert.only_hf", flag=flag, path=checkpoint)
+    if trained and adapter is not None:
+        raise UsageError("convert.one_of", flag="--trained", other="--adapter")
     started = time.perf_counter()
-    result = _verify(checkpoint, source=source, trained=trained)
+    if is_torch_dist(checkpoint):
+        result = verify_torch_dist(checkpoint, source=source)
+    else:
+        result = verify_hf(checkpoint, source=source, trained=trained, adapter=adapter)
     seconds = time.perf_counter() - started
     if as_json:
         from planner.report.conversion import verification_to_json
@@ -32,11 +47,3 @@ def run_verify(checkpoint: Path, *, source: Path | None, trained: bool, as_json:
 
         write_output(verification_text(result.to_json(), seconds, terminal_width()))
     return DAMAGED if result.verdict is Verdict.DAMAGED else 0
-
-
-def _verify(checkpoint: Path, *, source: Path | None, trained: bool) -> Verification:
-    if is_torch_dist(checkpoint):
-        if trained:
-            raise UsageError("convert.only_hf", flag="--trained", path=checkpoint)
-        return verify_torch_dist(checkpoint, source=source)
-    return verify_hf(checkpoint, source=source, trained=trained)

@@ -54,12 +54,15 @@ def verify(
     trained: Annotated[
         bool, typer.Option("--trained", help="It was trained since: compare for likeness.")
     ] = False,
+    adapter: Annotated[
+        Path | None, typer.Option(help="The adapter that was merged into --source.")
+    ] = None,
     json: AsJson = False,
 ) -> int:
     """Check a checkpoint from its files: whole, in its place, and what it was made from."""
     from convert.check import run_verify
 
-    return run_verify(checkpoint, source=source, trained=trained, as_json=json)
+    return run_verify(checkpoint, source=source, trained=trained, adapter=adapter, as_json=json)
 
 
 def _run(run_folder: Path, script: str, *arguments: Path) -> None:

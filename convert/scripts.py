@@ -13,7 +13,8 @@ from convert.sizes import (
 )
 from launch.arguments import Folders, model_args
 from launch.text import comment, fill, shell_words
-from planner.dialects import load_dialect, translate, words
+from planner.dialects import Flags, argv, load_dialect, model_hint, translate, words
+from planner.flag_history import MEGATRON, new_flags
 from planner.parameters import model_parameters
 from planner.run import Load, Run
 from planner.swift_args import ArgValue, pipeline_args
@@ -48,6 +49,14 @@ if [[ "${{CONVERTER:-megatron}}" == swift ]]; then
   )
 fi"""
 
+ADAPTER_NOTE = """\
+# ADAPTER=1 writes the adapter alone, in PEFT's format, instead of merging it into the model."""
+ADAPTER_TARGET = '[[ "${ADAPTER:-0}" == 0 ]] || target="$target-adapter"'
+ADAPTER_ARGUMENTS = '[[ "${ADAPTER:-0}" == 0 ]] || command+=(--merge_lora false)'
+SMOKE_TOKENS = 32
+CARRY = "save_missing_weights"
+PRECISION: dict[str, ArgValue] = {"test_convert_precision": True, "test_convert_dtype": "float32"}
+
 
 class Direction(StrEnum):
     """Which way weights are converted; ms-swift's flag for it."""
@@ -78,18 +87,51 @@ def hf_to_mcore_sh(run: Run) -> str | None:
 def mcore_to_hf_sh(run: Run) -> str:
     """The script that converts a checkpoint of training back, with adapters merged."""
     folders = Folders(run.site.workspace)
+    is_lora = _is_lora(run)
     return fill(
         TEMPLATES / "convert_mcore_to_hf.sh",
+        model=shlex.quote(run.site.model_path),
         output=shlex.quote(folders.output),
         hf=shlex.quote(folders.hf),
+        adapter_note=ADAPTER_NOTE if is_lora else "",
+        adapter_target=ADAPTER_TARGET if is_lora else "",
+        adapter_arguments=ADAPTER_ARGUMENTS if is_lora else "",
+        smoke=shell_words(argv(smoke_args(run))),
         **_common(run, Direction.TO_HF),
     )
 
 
 def has_single_process(run: Run, direction: Direction) -> bool:
-    """Whether `swift export` can convert too: it merges no adapters and knows no MTP layers."""
-    merges = direction is Direction.TO_HF and _is_lora(run)
-    return not merges and trained_mtp_layers(run) == 0
+    """Whether `swift export` can convert too: it merges no adapters, knows no MTP layers and
+    carries none over."""
+    back = direction is Direction.TO_HF
+    return trained_mtp_layers(run) == 0 and not (back and (_is_lora(run) or carries_mtp(run)))
+
+
+def carries_mtp(run: Run) -> bool:
+    """Whether layers for multi-token prediction that were not trained are carried over as they
+    are.
+
+    Of a quantised model they would come in another type than the rest.
+    """
+    has_layers = run.model.mtp_num_layers > 0 and trained_mtp_layers(run) == 0
+    known = new_flags().has(CARRY, run.stack.dialect, MEGATRON)
+    return has_layers and known and run.model.checkpoint_quantization is None
+
+
+def smoke_args(run: Run) -> Flags:
+    """The arguments of `swift infer` for a converted model, whose folder has no name that ms-swift
+    knows."""
+    hint = model_hint(run.model.model_type, "checkpoint", run.stack.dialect)
+    named = model_args(run)
+    args: Flags = {"max_new_tokens": SMOKE_TOKENS}
+    for flag, hinted in (
+        ("model_type", hint.model_type if hint else ""),
+        ("template", hint.template if hint else ""),
+    ):
+        if value := named.get(flag, hinted):
+            args[flag] = value
+    return args
 
 
 def conversion_args(run: Run, direction: Direction, *, single_process: bool) -> dict[str, ArgValue]:
@@ -107,6 +149,8 @@ def conversion_args(run: Run, direction: Direction, *, single_process: bool) -> 
     mtp_num_layers = trained_mtp_layers(run)
     split = pipeline_args(conversion_sizes(run).split, mtp_num_layers)
     args |= {"tensor_model_parallel_size": 1, **split, "check_model": False}
+    if direction is Direction.TO_HF and carries_mtp(run):
+        args[CARRY] = True
     return args | ({"mtp_num_layers": mtp_num_layers} if mtp_num_layers else {})
 
 
@@ -139,8 +183,17 @@ def _common(run: Run, direction: Direction) -> dict[str, object]:
         "arguments": _lines(run, direction, single_process=False),
         "single_process_note": SINGLE_PROCESS_NOTE.format(gib=gib) if single_process else "",
         "converter_environment": MEGATRON_OR_SWIFT if single_process else MEGATRON_ONLY,
+        "precision": shell_words(argv(PRECISION)),
+        "precision_cost": _precision_cost(run),
         "single_process": SINGLE_PROCESS.format(arguments=alone) if single_process else "",
     }
+
+
+def _precision_cost(run: Run) -> str:
+    """What comparing logits takes: transformers loads the model once more, over the first node's
+    GPUs (4.6.0, swift/megatron/pipelines/export/export.py: device_map auto on the first rank)."""
+    gib = math.ceil(sum(model_parameters(run.model).values()) * BYTES_PER_PARAMETER / GIB)
+    return f"{gib} GiB on the GPUs of the first node"
 
 
 def _where(sizes: ConversionSizes) -> str:

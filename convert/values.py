@@ -53,12 +53,12 @@ class Content:
     sample: Array | None  # its first numbers as float32; None: no floating-point type of two bytes
 
 
-def pieces(tensor: Tensor) -> Iterator[Array]:
+def pieces(tensor: Tensor, piece_bytes: int = PIECE_BYTES) -> Iterator[Array]:
     """The bytes of a tensor, piece by piece, each in the same memory as the one before.
 
     Raises DamagedFileError: convert.unreadable.
     """
-    buffer = np.empty(min(PIECE_BYTES, tensor.size), dtype=np.uint8)
+    buffer = np.empty(min(piece_bytes, tensor.size), dtype=np.uint8)
     try:
         with tensor.path.open("rb", buffering=0) as file:
             file.seek(tensor.offset)
@@ -184,10 +184,14 @@ def _largest(x: Array, y: Array) -> float:
 
 
 def head(tensor: Tensor, elements: int) -> Array:
-    """The bits of the first numbers of a tensor. Raises DamagedFileError: convert.unreadable."""
+    """The bits of the first numbers of a tensor, all at once.
+
+    Raises DamagedFileError: convert.unreadable.
+    """
     size = DTYPE_BYTES[tensor.dtype]
-    first = replace(tensor, size=min(tensor.size, elements * size))
-    return next(pieces(first), np.empty(0, np.uint8)).view(np.dtype(f"u{size}"))
+    wanted = min(tensor.size, elements * size)
+    first = next(pieces(replace(tensor, size=wanted), wanted), np.empty(0, np.uint8))
+    return first.view(np.dtype(f"u{size}"))
 
 
 def sample(tensor: Tensor, elements: int = SAMPLE_ELEMENTS) -> Array | None:

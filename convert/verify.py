@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from convert.adapters import Adapter, misplaced, not_merged, read_adapter
 from convert.carried import carried_files, model_of, other_model
 from convert.comparison import same_tensors, unequal, unrelated
 from convert.expected import expected_shapes, mtp_prefixes
@@ -38,12 +39,19 @@ class _Look:
     not_compared: str = ""  # the types that cannot be
 
 
-def verify_hf(path: Path, *, source: Path | None = None, trained: bool = False) -> Verification:
+def verify_hf(
+    path: Path,
+    *,
+    source: Path | None = None,
+    trained: bool = False,
+    adapter: Path | None = None,
+) -> Verification:
     """What is wrong with a checkpoint in Hugging Face's format.
 
     `source` is the model that it was made from; without training in between the two are compared
-    to the last bit, with training matrix by matrix for likeness.
-    Raises UsageError: those of `read_hf_folder`.
+    to the last bit, with training matrix by matrix for likeness, and with the adapter that was
+    merged into it by their difference.
+    Raises UsageError: those of `read_hf_folder` and `read_adapter`.
     """
     folder = read_hf_folder(path)
     origin = read_hf_folder(source) if source else None
@@ -55,7 +63,8 @@ def verify_hf(path: Path, *, source: Path | None = None, trained: bool = False) 
     result.checks.append("config, tokenizer and settings of generation are there")
     if origin is not None:
         result.findings += other_model(folder, origin)
-    _numbers(folder, origin, result, trained=trained)
+    merged = read_adapter(adapter) if adapter else None
+    _numbers(folder, origin, result, trained=trained, adapter=merged)
     _tied(folder, result)
     return result
 
@@ -148,18 +157,34 @@ def _types(folder: HfFolder) -> Iterator[Finding]:
 
 
 def _numbers(
-    folder: HfFolder, origin: HfFolder | None, result: Verification, *, trained: bool
+    folder: HfFolder,
+    origin: HfFolder | None,
+    result: Verification,
+    *,
+    trained: bool,
+    adapter: Adapter | None,
 ) -> None:
     """Looks at the numbers of every tensor, and at those of the source beside them."""
     deviations = initial_deviations(folder.config)
     source = origin.tensors if origin else {}
+    misfits: set[str] = set()
+    if adapter is not None:
+        found = list(misplaced(adapter, source))
+        misfits = {f"{each.values['module']}.weight" for each in found}
+        result.findings += (*adapter.findings, *found)
+        result.not_checked += (f"{name} of the adapter" for name in adapter.others)
+
+    def compare(tensor: Tensor) -> Finding | None:
+        if adapter is not None:
+            return not_merged(tensor, source, adapter, misfits)
+        return unrelated(tensor, source) if trained else unequal(tensor, source)
 
     def look(tensor: Tensor) -> _Look:
         seen = _look(tensor, deviations)
         other = source.get(tensor.name)
         if other is None or other.shape != tensor.shape or seen.findings:
             return seen
-        return _beside(seen, tensor, source, trained=trained)
+        return _beside(seen, tensor, source[tensor.name], compare)
 
     tensors = sorted(folder.tensors.values(), key=lambda each: (each.path, each.offset))
     looks = _look_at_all(tensors, look)
@@ -174,7 +199,7 @@ def _numbers(
         result.checks.append("weights do not look as if they had never been loaded")
         result.not_checked.append("that experts are in their places: give --source to compare")
         return
-    _compared(tensors, looks, source, result, trained=trained)
+    _compared(tensors, looks, source, result, trained=trained, adapter=adapter)
 
 
 def _compared(
@@ -184,6 +209,7 @@ def _compared(
     result: Verification,
     *,
     trained: bool,
+    adapter: Adapter | None,
 ) -> None:
     """Says how the tensors compare with the source's."""
     beside = [one for one in tensors if one.name in source]
@@ -191,7 +217,12 @@ def _compared(
     result.bytes_read += sum(source[one.name].size for one in beside)
     for types, number in Counter(one.not_compared for one in looks if one.not_compared).items():
         result.not_checked.append(f"{number} tensors against the source: {types}")
-    if trained:
+    if adapter is not None:
+        result.checks.append(
+            f"merged - base is the adapter's product in {len(adapter.pairs)} weights; {equal} of"
+            f" {len(beside)} tensors were not changed"
+        )
+    elif trained:
         result.checks.append(
             f"matrices are like the source's; {equal} of {len(beside)} tensors were not changed"
         )
@@ -219,20 +250,18 @@ def _look(tensor: Tensor, deviations: Iterable[float]) -> _Look:
     return _Look(findings=findings, is_drawn=drawn, is_large=True)
 
 
-def _beside(seen: _Look, tensor: Tensor, source: dict[str, Tensor], *, trained: bool) -> _Look:
+def _beside(
+    seen: _Look, tensor: Tensor, other: Tensor, compare: Callable[[Tensor], Finding | None]
+) -> _Look:
     """What a tensor beside that of the source tells."""
     try:
-        differs = unequal(tensor, source) if not trained else None
-        likeness = unrelated(tensor, source) if trained else None
-        is_equal = not (differs or likeness) and (
-            not trained or not difference(tensor, source[tensor.name]).elements
-        )
+        found = compare(tensor)
+        is_equal = found is None and not difference(tensor, other).elements
     except DamagedFileError as error:
-        return _Look(findings=[error.finding])
+        return replace(seen, findings=[error.finding])
     except ValueError as error:
-        return _Look(findings=[], not_compared=str(error))
-    findings = [each for each in (differs, likeness) if each]
-    return _Look(findings=findings, is_large=seen.is_large, is_equal=is_equal)
+        return replace(seen, not_compared=str(error))
+    return replace(seen, findings=[found] if found else [], is_equal=is_equal)
 
 
 def _tied(folder: HfFolder, result: Verification) -> None:

@@ -17,6 +17,7 @@ MESSAGES: dict[str, Message] = {
         "{flag} is for checkpoints in Hugging Face's format: {path} is one of Megatron-Core",
         "convert it back first: moe-convert mcore-to-hf",
     ),
+    "convert.one_of": Message("{flag} and {other} exclude each other", "give one of the two"),
     # files
     "convert.unreadable": Message("{file} cannot be read: {reason}", ""),
     "convert.bad_header": Message("{file} is not a safetensors file: {reason}", _FETCH),
@@ -110,6 +111,10 @@ MESSAGES: dict[str, Message] = {
     # adapters
     "convert.no_module": Message(
         "the adapter changes {module}, which the source does not have", "check --source"
+    ),
+    "convert.adapter_kind": Message(
+        "{path} is not an adapter that can be checked: its {field} is of another kind",
+        "give a LoRA adapter of one rank and one alpha",
     ),
     "convert.half_adapter": Message("the adapter has {there} and not {missing}", _AGAIN),
     "convert.adapter_shape": Message(

@@ -19,12 +19,13 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HfFolder:
-    """What a folder holds. `tensors` are those that a loader finds; `findings` say what is wrong
-    with its files."""
+    """What a folder holds. `tensors` are those that a loader finds, `lost` those that the index
+    leads to where they cannot be read; `findings` say what is wrong with its files."""
 
     path: Path
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+    lost: frozenset[str]
     findings: tuple[Finding, ...]
 
 
@@ -40,11 +41,13 @@ def read_hf_folder(path: Path, config_name: str = CONFIG) -> HfFolder:
         raise UsageError("convert.no_weights", path=path)
     findings: list[Finding] = []
     held = _read_files(files, findings)
-    tensors = _indexed(path, files, held, findings)
+    weight_map = _weight_map(path, held, findings)
+    tensors = _follow(weight_map, {file.name for file in files}, held, findings)
     return HfFolder(
         path=path,
         config=read_config(path / config_name),
         tensors=tensors,
+        lost=frozenset(weight_map.keys() - tensors.keys()),
         findings=tuple(findings),
     )
 
@@ -82,23 +85,24 @@ def _read_files(files: list[Path], findings: list[Finding]) -> dict[str, dict[st
     return held
 
 
-def _indexed(
-    path: Path, files: list[Path], held: dict[str, dict[str, Tensor]], findings: list[Finding]
-) -> dict[str, Tensor]:
-    """The tensors that the index leads to, or those of the only file where there is no index."""
+def _weight_map(
+    path: Path, held: dict[str, dict[str, Tensor]], findings: list[Finding]
+) -> dict[str, str]:
+    """The file of each tensor, as the index says, or as the files do where there is none."""
+    as_held = {name: file for file, tensors in held.items() for name in tensors}
     if not (path / INDEX).exists():
-        only = {SINGLE, ADAPTER} & {file.name for file in files}
-        if len(only) != 1 or len(files) != 1:
+        files = list(path.glob("*.safetensors"))
+        if [file.name for file in files] not in ([SINGLE], [ADAPTER]):
             findings.append(damage("no_index", files=len(files)))
-        return {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
+        return as_held
     try:
         weight_map = read_json_object(path / INDEX)["weight_map"]
         if not all(isinstance(file, str) for file in weight_map.values()):
             raise ValueError("weight_map does not name files")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         findings.append(damage("bad_index", reason=one_line(error)))
-        return {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
-    return _follow(weight_map, {file.name for file in files}, held, findings)
+        return as_held
+    return dict(weight_map)
 
 
 def _follow(

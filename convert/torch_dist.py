@@ -81,7 +81,12 @@ class TorchDist:
 
 def is_torch_dist(path: Path) -> bool:
     """Whether a folder looks like one that Megatron-Core wrote, whole or not."""
-    return (path / TRACKER).exists() or (path / INDEX).exists() or any(path.glob("iter_*"))
+    return (path / TRACKER).exists() or any(path.glob("iter_*")) or _is_iteration(path)
+
+
+def _is_iteration(path: Path) -> bool:
+    """Whether a folder holds the files of one checkpoint itself."""
+    return any((path / name).exists() for name in (INDEX, BACKEND, COMMON))
 
 
 def read_torch_dist(path: Path) -> TorchDist:
@@ -92,7 +97,7 @@ def read_torch_dist(path: Path) -> TorchDist:
     if not path.is_dir():
         raise UsageError("convert.no_folder", path=path)
     findings: list[Finding] = []
-    folder = path if (path / INDEX).exists() else _newest(path, findings)
+    folder = path if _is_iteration(path) else _newest(path, findings)
     if folder is None:
         return TorchDist(path=path, tensors={}, findings=tuple(findings))
     findings += _whole(folder)

@@ -110,7 +110,8 @@ def _names(folder: HfFolder, origin: HfFolder | None, result: Verification) -> N
         result.checks.append(f"names and shapes are those of the {model.model_type} of config.json")
     if origin is not None:
         known = {finding.values.get("tensor") for finding in result.findings}
-        found = same_tensors(folder.tensors, origin.tensors, ignored=_quantised(origin.tensors))
+        ignored = _quantised(origin.tensors) | folder.lost
+        found = same_tensors(folder.tensors, origin.tensors, ignored=ignored)
         result.findings += (each for each in found if each.values["tensor"] not in known)
         result.checks.append("names and shapes are those of the source")
     result.findings += _types(folder)
@@ -122,7 +123,7 @@ def _unexpected(
     prefixes = tuple(mtp_prefixes(model))
     there = folder.tensors.keys() - _quantised(folder.tensors)
     packed = {name[: -len(end)] for name in folder.tensors for end in PACKED if name.endswith(end)}
-    missing = expected.keys() - there - packed
+    missing = expected.keys() - there - packed - folder.lost
     of_mtp = {name for name in missing if name.startswith(prefixes)} if prefixes else set()
     if of_mtp and not any(name.startswith(prefixes) for name in there):
         yield damage("missing_mtp", layers=len(prefixes), tensors=len(of_mtp))

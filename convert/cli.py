@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from planner.command import AsJson, run_app, write_output
+from planner.command import AsJson, run_app
 
 app = typer.Typer(
     help="Converts weights between Hugging Face's and Megatron-Core's format.",
@@ -19,13 +19,11 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder: it holds run.json
 
 
 @app.command()
-def plan(run_folder: RunFolder) -> None:
-    """Say on how many GPUs the weights of a run are converted, and why."""
-    from convert.sizes import conversion_sizes
-    from planner.run import read_run
+def plan(run_folder: RunFolder, json: AsJson = False) -> None:
+    """Say what each way of converting the weights takes, and which is the cheapest."""
+    from convert.commands import run_plan
 
-    sizes = conversion_sizes(read_run(run_folder))
-    write_output(f"{sizes.num_nodes} x {sizes.gpus_per_node} GPUs. {sizes.reason}\n")
+    run_plan(run_folder, as_json=json)
 
 
 @app.command("hf-to-mcore")
@@ -60,7 +58,7 @@ def verify(
     json: AsJson = False,
 ) -> int:
     """Check a checkpoint from its files: whole, in its place, and what it was made from."""
-    from convert.check import run_verify
+    from convert.commands import run_verify
 
     return run_verify(checkpoint, source=source, trained=trained, adapter=adapter, as_json=json)
 

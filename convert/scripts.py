@@ -87,15 +87,15 @@ def hf_to_mcore_sh(run: Run) -> str | None:
 def mcore_to_hf_sh(run: Run) -> str:
     """The script that converts a checkpoint of training back, with adapters merged."""
     folders = Folders(run.site.workspace)
-    is_lora = _is_lora(run)
+    has_adapter = is_lora(run)
     return fill(
         TEMPLATES / "convert_mcore_to_hf.sh",
         model=shlex.quote(run.site.model_path),
         output=shlex.quote(folders.output),
         hf=shlex.quote(folders.hf),
-        adapter_note=ADAPTER_NOTE if is_lora else "",
-        adapter_target=ADAPTER_TARGET if is_lora else "",
-        adapter_arguments=ADAPTER_ARGUMENTS if is_lora else "",
+        adapter_note=ADAPTER_NOTE if has_adapter else "",
+        adapter_target=ADAPTER_TARGET if has_adapter else "",
+        adapter_arguments=ADAPTER_ARGUMENTS if has_adapter else "",
         smoke=shell_words(argv(smoke_args(run))),
         **_common(run, Direction.TO_HF),
     )
@@ -105,7 +105,7 @@ def has_single_process(run: Run, direction: Direction) -> bool:
     """Whether `swift export` can convert too: it merges no adapters, knows no MTP layers and
     carries none over."""
     back = direction is Direction.TO_HF
-    return trained_mtp_layers(run) == 0 and not (back and (_is_lora(run) or carries_mtp(run)))
+    return trained_mtp_layers(run) == 0 and not (back and (is_lora(run) or carries_mtp(run)))
 
 
 def carries_mtp(run: Run) -> bool:
@@ -156,7 +156,7 @@ def conversion_args(run: Run, direction: Direction, *, single_process: bool) -> 
 
 def _checkpoint_args(run: Run) -> dict[str, ArgValue]:
     """What is converted back: a whole model, or an adapter with the model that it belongs to."""
-    if not _is_lora(run):
+    if not is_lora(run):
         return {"mcore_model": CHECKPOINT}
     adapter: dict[str, ArgValue] = {"mcore_adapter": CHECKPOINT, "merge_lora": True}
     if run.load is Load.DIRECT:
@@ -164,7 +164,8 @@ def _checkpoint_args(run: Run) -> dict[str, ArgValue]:
     return {"mcore_model": Folders(run.site.workspace).mcore, **adapter}
 
 
-def _is_lora(run: Run) -> bool:
+def is_lora(run: Run) -> bool:
+    """Whether a run trains adapters."""
     return TunerType(run.plan.args["tuner_type"]) is TunerType.LORA
 
 

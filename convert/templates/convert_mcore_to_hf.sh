@@ -70,5 +70,5 @@ fi
 mv -T -- "$target.partial" "$target"
 if [[ "${SMOKE:-0}" != 0 ]]; then
   printf '%s\n' "${SMOKE_PROMPT:-Who are you?}" exit |
-    NPROC_PER_NODE="" NNODES="" swift infer --model "$target" @@smoke
+    env -u NNODES -u NPROC_PER_NODE swift infer --model "$target" @@smoke
 fi

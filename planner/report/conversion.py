@@ -2,21 +2,96 @@
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
+from planner.cluster import Assumption
 from planner.report.answer import FORMAT_VERSION
-from planner.report.numbers import billions, gib
+from planner.report.numbers import billions, gib, with_unit
 from planner.units import GIGA
 
 NAME_WIDTH = 13
 MOST_SHOWN = 20  # sentences of one kind; --json has all
 FORMATS = {"hugging-face": "Hugging Face's format", "torch_dist": "Megatron-Core's format"}
+DIRECTIONS = {"to_mcore": "To train", "to_hf": "Back"}
 VERDICTS = {
     "sound": "sound: nothing was found to be wrong",
     "doubtful": "doubtful: look at what follows",
     "damaged": "damaged: do not use it",
 }
+
+
+def plan_to_json(plan: dict[str, Any], assumptions: Iterable[Assumption]) -> dict[str, Any]:
+    """What each way of converting takes, as one object."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "conversion": plan,
+        "assumptions": [asdict(each) for each in assumptions],
+    }
+
+
+def plan_text(plan: dict[str, Any], assumptions: Iterable[Assumption], width: int) -> str:
+    """A table of the ways in both directions, what they are made of, and what was assumed."""
+    weights = f"{gib(plan['weights_bytes'])} GiB in bfloat16"
+    if plan["source_bytes"] != plan["weights_bytes"]:
+        weights += f", {gib(plan['source_bytes'])} GiB as they are"
+    lines = [*_named("Weights", f"{weights}   {plan['tensors']} tensors ({plan['origin']})", width)]
+    for direction, title in DIRECTIONS.items():
+        ways = [way for way in plan["ways"] if way["direction"] == direction]
+        lines += ["", *_ways(title, ways, plan["recommended"][direction], width)]
+    precision = gib(plan["precision_test"]["gpu_memory_bytes"])
+    lines += [
+        "",
+        *_named(
+            "Precision",
+            f"TEST_CONVERT_PRECISION=1 compares logits of both sides: {precision} GiB more on the"
+            " GPUs of the first node, where transformers loads the model once more",
+            width,
+        ),
+        *_named("Smoke", "SMOKE=1 lets the converted model answer a question (swift infer)", width),
+        *_listed("Assumed", map(_assumption, assumptions), width),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _assumption(each: Assumption) -> str:
+    return f"{each.id} = {with_unit(each.value, each.unit)}   ({each.source})"
+
+
+def _ways(title: str, ways: list[dict[str, Any]], best: str | None, width: int) -> list[str]:
+    """A line a way; below, what the memory of the recommended one is made of."""
+    head = f"{title:{NAME_WIDTH}}  {'':15} nodes x GPUs  GPU GiB  host GiB  disk GiB   minutes"
+    lines = [head]
+    for way in ways:
+        mark = ">" if way["kind"] == best else " "
+        where = f"{way['num_nodes']} x {way['gpus_per_node']}"
+        lines.append(
+            f"{'':{NAME_WIDTH}}{mark} {way['kind']:15} {where:>12}"
+            f"  {_amount(way['gpu_memory_bytes']):>7}  {_amount(way['host_memory_bytes']):>8}"
+            f"  {gib(way['disk_bytes']):>8}  {way['seconds']['total'] / 60:>8.1f}"
+        )
+        lines += _named(
+            "",
+            f"    not possible: {way['obstacle']}" if way["obstacle"] else f"    {way['note']}",
+            width,
+        )
+    for kind, name in (("gpu_memory_bytes", "a GPU"), ("host_memory_bytes", "a node's host")):
+        for way in ways:
+            parts = {part: size for part, size in way[kind].items() if part != "total"}
+            if parts and not way["obstacle"]:
+                made = ", ".join(f"{_words(part)} {gib(size)}" for part, size in parts.items())
+                lines += _named("", f"{way['kind']}, {name}: {made}", width)
+    return lines
+
+
+def _amount(memory: dict[str, int]) -> str:
+    """GiB of a kind of memory; a dash where training itself takes it."""
+    return gib(memory["total"]) if memory["total"] else "-"
+
+
+def _words(term_id: str) -> str:
+    return term_id.replace("_", " ")
 
 
 def verification_to_json(verification: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`moe-convert verify`: chooses the check by what lies in the folder, and prints what it found."""
+"""`moe-convert plan` and `verify`: what they are asked, and what they print."""
 
 import time
 from pathlib import Path
@@ -8,8 +8,30 @@ from convert.torch_dist import is_torch_dist
 from convert.verify import verify_hf, verify_torch_dist
 from planner.command import terminal_width, write_output
 from planner.errors import UsageError
+from planner.report.conversion import (
+    plan_text,
+    plan_to_json,
+    verification_text,
+    verification_to_json,
+)
+from planner.report.json_ import as_json as json_text
+from planner.run import read_run
 
 DAMAGED = UsageError.exit_status  # what was given cannot be used
+
+
+def run_plan(run_folder: Path, *, as_json: bool) -> None:
+    """Prints what each way of converting the weights of a run takes.
+
+    Raises UsageError: those of `read_run`.
+    """
+    from convert.ways import conversion_plan
+
+    plan = conversion_plan(read_run(run_folder))
+    if as_json:
+        write_output(json_text(plan_to_json(plan.to_json(), plan.assumptions)))
+    else:
+        write_output(plan_text(plan.to_json(), plan.assumptions, terminal_width()))
 
 
 def run_verify(
@@ -38,12 +60,7 @@ def run_verify(
         result = verify_hf(checkpoint, source=source, trained=trained, adapter=adapter)
     seconds = time.perf_counter() - started
     if as_json:
-        from planner.report.conversion import verification_to_json
-        from planner.report.json_ import as_json as text
-
-        write_output(text(verification_to_json(result.to_json(), seconds)))
+        write_output(json_text(verification_to_json(result.to_json(), seconds)))
     else:
-        from planner.report.conversion import verification_text
-
         write_output(verification_text(result.to_json(), seconds, terminal_width()))
     return DAMAGED if result.verdict is Verdict.DAMAGED else 0

@@ -1,0 +1,305 @@
+"""The ways of converting the weights of a run, what each takes, and which is the cheapest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from convert import resources
+from convert.expected import expected_shapes
+from convert.hf_folder import read_hf_folder
+from convert.resources import Need, Term, amounts, power_of_two
+from convert.scripts import Direction, has_single_process, is_lora
+from convert.sizes import (
+    ASSUMED_WEIGHTS_FRACTION,
+    BYTES_PER_PARAMETER,
+    ConversionSizes,
+    conversion_sizes,
+    trained_mtp_layers,
+)
+from planner.cluster import Assumption
+from planner.errors import UsageError
+from planner.parameters import model_parameters
+from planner.parts import layer_parts
+from planner.run import Run
+from planner.units import GIB
+
+
+class Kind(StrEnum):
+    """How weights get from one format into the other."""
+
+    MEGATRON = "megatron export"  # one process a GPU, each with a part of the model
+    SWIFT = "swift export"  # one process with the whole model in host memory
+    DIRECT = "load directly"  # training reads and writes Hugging Face's format itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The terms of one kind in one direction."""
+
+    gpu: tuple[Term, ...]
+    host: tuple[Term, ...]
+    seconds: tuple[Term, ...]
+
+
+R = resources
+RECIPES: dict[tuple[Kind, Direction], Recipe] = {
+    (Kind.MEGATRON, Direction.TO_MCORE): Recipe(
+        gpu=(R.WEIGHTS, R.CONTEXT, R.NCCL),
+        host=(R.PROCESSES, R.STAGED),
+        seconds=(R.START, R.READING, R.WRITING),
+    ),
+    (Kind.MEGATRON, Direction.TO_HF): Recipe(
+        gpu=(R.WEIGHTS, R.GATHERED, R.CONTEXT, R.NCCL),
+        host=(R.PROCESSES, R.SHARD, R.LAYER),
+        seconds=(R.START, R.READING, R.WRITING_ALONE),
+    ),
+    (Kind.SWIFT, Direction.TO_MCORE): Recipe(
+        gpu=(R.CONTEXT,),
+        host=(R.PROCESSES, R.ON_HOST),
+        seconds=(R.START, R.READING, R.WRITING_ALONE),
+    ),
+    (Kind.SWIFT, Direction.TO_HF): Recipe(
+        gpu=(R.GATHERED, R.CONTEXT),
+        host=(R.PROCESSES, R.ON_HOST, R.SHARD, R.LAYER),
+        seconds=(R.START, R.READING, R.WRITING_ALONE),
+    ),
+    # What training itself takes is the plan's; reading is what it does more than from mcore.
+    (Kind.DIRECT, Direction.TO_MCORE): Recipe(gpu=(), host=(), seconds=(R.READING,)),
+    (Kind.DIRECT, Direction.TO_HF): Recipe(gpu=(), host=(), seconds=(R.WRITING_ALONE,)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One way of converting in one direction. Bytes a GPU and a node; seconds."""
+
+    kind: Kind
+    direction: Direction
+    num_nodes: int
+    gpus_per_node: int
+    gpu_memory_bytes: dict[str, int]
+    host_memory_bytes: dict[str, int]
+    seconds: dict[str, float]
+    disk_bytes: int
+    obstacle: str  # why it cannot be taken; empty: it can
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The way as plain values."""
+        return {
+            "kind": self.kind.value,
+            "direction": self.direction.value,
+            "num_nodes": self.num_nodes,
+            "gpus_per_node": self.gpus_per_node,
+            "gpu_memory_bytes": {**self.gpu_memory_bytes, "total": self.gpu_total},
+            "host_memory_bytes": {**self.host_memory_bytes, "total": self.host_total},
+            "seconds": {**self.seconds, "total": sum(self.seconds.values())},
+            "disk_bytes": self.disk_bytes,
+            "obstacle": self.obstacle or None,
+            "note": self.note,
+        }
+
+    @property
+    def gpu_total(self) -> int:
+        """Bytes of the fullest GPU."""
+        return sum(self.gpu_memory_bytes.values())
+
+    @property
+    def host_total(self) -> int:
+        """Bytes of the fullest node."""
+        return sum(self.host_memory_bytes.values())
+
+    @property
+    def cost(self) -> float:
+        """GPU seconds."""
+        return sum(self.seconds.values()) * max(1, self.num_nodes * self.gpus_per_node)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionPlan:
+    """All ways, of which the first that can be taken is recommended, and what was assumed."""
+
+    weights_bytes: int
+    source_bytes: int
+    tensors: int
+    origin: str  # what the sizes were read from
+    there: tuple[Way, ...]
+    back: tuple[Way, ...]
+    precision_bytes: int  # of the GPUs of the first node, to compare logits
+    assumptions: tuple[Assumption, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return {
+            "weights_bytes": self.weights_bytes,
+            "source_bytes": self.source_bytes,
+            "tensors": self.tensors,
+            "origin": self.origin,
+            "ways": [way.to_json() for way in (*self.there, *self.back)],
+            "recommended": {
+                direction.value: way.kind.value if (way := recommended(ways)) else None
+                for direction, ways in (
+                    (Direction.TO_MCORE, self.there),
+                    (Direction.TO_HF, self.back),
+                )
+            },
+            "precision_test": {"gpu_memory_bytes": self.precision_bytes},
+        }
+
+
+def conversion_plan(run: Run) -> ConversionPlan:
+    """What each way of converting the weights of a run takes."""
+    sizes = conversion_sizes(run)
+    weights = (
+        sum(model_parameters(run.model, mtp_num_layers=trained_mtp_layers(run)).values())
+        * BYTES_PER_PARAMETER
+    )
+    source, tensors, origin = _source(run, weights)
+    need = _need(run, sizes, weights, source)
+    ways = {
+        direction: tuple(
+            sorted(
+                (_way(kind, direction, run, sizes, need) for kind in Kind),
+                key=lambda way: (bool(way.obstacle), way.cost),
+            )
+        )
+        for direction in Direction
+    }
+    return ConversionPlan(
+        weights_bytes=weights,
+        source_bytes=source,
+        tensors=tensors,
+        origin=origin,
+        there=ways[Direction.TO_MCORE],
+        back=ways[Direction.TO_HF],
+        precision_bytes=weights,
+        assumptions=tuple(_assumptions()),
+    )
+
+
+def recommended(ways: tuple[Way, ...]) -> Way | None:
+    """The cheapest way that can be taken."""
+    return next((way for way in ways if not way.obstacle), None)
+
+
+def _source(run: Run, weights: int) -> tuple[int, int, str]:
+    """Bytes and tensors of the model's files, and what says so."""
+    path = Path(run.site.model_path)
+    try:
+        tensors = read_hf_folder(path).tensors
+    except UsageError:
+        tensors = {}
+    if tensors:
+        size = sum(tensor.size for tensor in tensors.values())
+        return size, len(tensors), f"headers of {path}"
+    shapes = expected_shapes(run.model, mtp=trained_mtp_layers(run) > 0) or {}
+    return weights, len(shapes), f"config.json: the weights are not at {path}"
+
+
+def _need(run: Run, sizes: ConversionSizes, weights: int, source: int) -> Need:
+    shapes = expected_shapes(run.model, mtp=trained_mtp_layers(run) > 0)
+    staged = [BYTES_PER_PARAMETER * _elements(shape) for shape in (shapes or {}).values()]
+    factor = sum(map(power_of_two, staged)) / sum(staged) if staged else 2.0
+    layers = {
+        kind: {part.id: part.elements for part in layer_parts(run.model, kind)}
+        for kind in run.model.layer_kinds
+    }
+    fc1 = max(parts.get("experts.linear_fc1", 0) for parts in layers.values())
+    return Need(
+        weights=weights,
+        source=source,
+        stage=sizes.stage_bytes,
+        experts_fc1=fc1 * BYTES_PER_PARAMETER,
+        layer=max(sum(parts.values()) for parts in layers.values()) * BYTES_PER_PARAMETER,
+        staging_factor=factor,
+        world_size=sizes.world_size,
+        num_nodes=sizes.num_nodes,
+        gpus_per_node=sizes.gpus_per_node,
+        uses_gpu=True,
+    )
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    elements = 1
+    for size in shape:
+        elements *= size
+    return elements
+
+
+def _way(kind: Kind, direction: Direction, run: Run, sizes: ConversionSizes, need: Need) -> Way:
+    recipe = RECIPES[kind, direction]
+    num_nodes, gpus_per_node = sizes.num_nodes, sizes.gpus_per_node
+    if kind is Kind.SWIFT:
+        num_nodes = gpus_per_node = 1
+    if kind is Kind.DIRECT:
+        num_nodes, gpus_per_node = run.machines.num_nodes, run.machines.gpus_per_node
+    need = replace(
+        need,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        world_size=num_nodes * gpus_per_node,
+    )
+    way = Way(
+        kind=kind,
+        direction=direction,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        gpu_memory_bytes=amounts(recipe.gpu, need),
+        host_memory_bytes=amounts(recipe.host, need),
+        seconds={term.id: term.value(need) for term in recipe.seconds},
+        disk_bytes=0 if kind is Kind.DIRECT and direction is Direction.TO_MCORE else need.weights,
+        obstacle="",
+        note=NOTES[kind],
+    )
+    return replace(way, obstacle=_obstacle(way, run))
+
+
+NOTES = {
+    Kind.MEGATRON: "once; every start then reads Megatron-Core's format",
+    Kind.SWIFT: "CONVERTER=swift: one process, whatever the node is",
+    Kind.DIRECT: "--load direct: at every start and every checkpoint, no second copy",
+}
+
+
+def _obstacle(way: Way, run: Run) -> str:
+    """Why a way cannot be taken."""
+    machines = run.machines
+    if way.kind is Kind.SWIFT and not has_single_process(run, way.direction):
+        return "it merges no adapters and knows no layers for multi-token prediction"
+    merges = way.direction is Direction.TO_HF and is_lora(run)
+    if way.kind is Kind.DIRECT and merges:
+        return "training writes the adapter, not a merged model"
+    if way.gpu_total > machines.gpu_memory_bytes:
+        return f"a GPU has {machines.gpu_memory_bytes / GIB:.1f} GiB"
+    if machines.host_memory_bytes and way.host_total > machines.host_memory_bytes:
+        return f"a node has {machines.host_memory_bytes / GIB:.0f} GiB of host memory"
+    return ""
+
+
+def _assumptions() -> Iterator[Assumption]:
+    yield Assumption(
+        id="conversion.disk",
+        value=resources.ASSUMED_DISK_BYTES_PER_SECOND,
+        unit="bytes/s",
+        source="of a node's disk, reading or writing: yours may differ tenfold",
+    )
+    yield Assumption(
+        id="conversion.process",
+        value=resources.ASSUMED_PROCESS_BYTES,
+        unit="bytes",
+        source="host memory of a process of ms-swift without weights",
+    )
+    yield Assumption(
+        id="conversion.start",
+        value=resources.ASSUMED_START_SECONDS,
+        unit="s",
+        source="imports and building the model, before the first weight",
+    )
+    yield Assumption(
+        id="conversion.gpu_fraction",
+        value=ASSUMED_WEIGHTS_FRACTION,
+        unit="of a GPU",
+        source="what weights may take when nodes are chosen",
+    )

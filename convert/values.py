@@ -115,7 +115,10 @@ def as_float32(numbers: Array, dtype: str) -> Array | None:
     if dtype == "BF16":
         return (numbers.astype(np.uint32) << np.uint32(16)).view(np.float32)
     types = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-    return numbers.view(types[dtype]).astype(np.float32) if dtype in types else None
+    if dtype not in types:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite
+        return numbers.view(types[dtype]).astype(np.float32)
 
 
 def to_bfloat16(numbers: Array) -> Array:

@@ -38,7 +38,8 @@ def carried_files(path: Path, source: Path | None) -> Iterator[Finding]:
             yield doubt("not_carried", file=name)
     if source is None:
         return
-    if _vocabulary(path) != _vocabulary(source):
+    vocabularies = _vocabulary(path), _vocabulary(source)
+    if None not in vocabularies and vocabularies[0] != vocabularies[1]:
         yield damage("other_vocabulary", source=source)
     if _chat_template(source) and not _chat_template(path):
         yield doubt("no_chat_template", source=source)

@@ -92,7 +92,7 @@ class Verification:
                     "severity": finding.severity.value,
                     "message": finding.message,
                     "fix": finding.fix,
-                    "values": finding.values,
+                    "values": {name: _plain(value) for name, value in finding.values.items()},
                 }
                 for finding in self.findings
             ],
@@ -102,3 +102,8 @@ class Verification:
             "parameters": self.parameters,
             "bytes_read": self.bytes_read,
         }
+
+
+def _plain(value: object) -> object:
+    """A value as JSON has it."""
+    return value if isinstance(value, int | float | str | list | None) else str(value)

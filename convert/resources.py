@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from planner.memory import ASSUMED_NCCL_BYTES, CUDA_CONTEXT_BYTES
 from planner.units import GIB
 
-# Host memory of one process of ms-swift with torch and Transformer Engine that holds no weights.
-ASSUMED_PROCESS_BYTES = 4 * GIB
-# From the start of a command to its first weight and from its last one to its end.
-ASSUMED_START_SECONDS = 30.0
+# Host memory of one process of ms-swift that converts, without weights: what `megatron export` had
+# beside its pinned copy, and `swift export` beside its weights (benchmarks/convert).
+PROCESS_BYTES = int(2.0 * GIB)
+# Of a conversion of 6 GB, all but reading and writing at the measured 1.5 GB/s: starting two
+# processes, imports, building the model, making tables of its tensors (benchmarks/convert).
+START_SECONDS = 40.0
 ASSUMED_DISK_BYTES_PER_SECOND = 1e9  # of a node, reading or writing
 SHARD_BYTES = 5 * 10**9  # mcore-bridge 1.6.5, mcore_bridge/bridge/gpt_bridge.py:2122
+# Sparse layers whose experts transformers holds twice while it puts them together: 2.2 GiB more
+# than the weights at 1.1 GiB a layer were measured, once.
+ASSUMED_LAYERS_IN_TRANSIT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +29,12 @@ class Need:
     weights: int  # of the whole model, in bfloat16
     source: int  # of the model's files
     stage: int  # weights of the fullest rank
-    experts_fc1: int  # of one sparse layer: gate and up of all experts
-    layer: int  # weights of the largest layer
+    experts: int  # routed experts of one sparse layer
+    experts_fc1: int  # gate and up of them
+    stage_fc1: int  # gate and up of all routed experts of the fullest rank
+    model_fc1: int  # of the whole model
+    merges_anew: bool  # loading puts gate and up together in new memory
+    saving_peak: int  # on the rank that writes files of Hugging Face's format
     staging_factor: float  # pinned memory is given in powers of two
     world_size: int
     num_nodes: int
@@ -61,10 +70,25 @@ WEIGHTS = Term(
     value=lambda need: need.stage,
 )
 GATHERED = Term(
-    id="gathered_experts",
-    formula="gate and up projections of all experts of a layer",
-    source="mcore-bridge 1.6.5, gpt_bridge.py:494: put together on the GPU, layer by layer",
-    value=lambda need: need.experts_fc1,
+    id="experts_put_together",
+    formula="gate and up of the rank's routed experts once more, on megatron-core 0.18 and later;"
+    " before that of one layer's",
+    source="megatron-core 0.18.1, megatron/core/transformer/mlp.py:469: a merge function that"
+    " ms-swift 4.6.0, swift/megatron/utils/patcher.py:41 no longer replaces; mcore-bridge 1.6.5,"
+    " gpt_bridge.py:494",
+    value=lambda need: need.stage_fc1 if need.merges_anew else need.experts_fc1,
+)
+HF_MODEL = Term(
+    id="hf_model",
+    formula="2 B x parameters: transformers loads the model onto the GPU first",
+    source="ms-swift 4.6.0, swift/megatron/convert.py:35; measured: benchmarks/convert",
+    value=lambda need: need.weights,
+)
+IN_TRANSIT = Term(
+    id="experts_in_transit",
+    formula=f"routed experts of {ASSUMED_LAYERS_IN_TRANSIT} layers",
+    source="assumed: measured once, benchmarks/convert",
+    value=lambda need: ASSUMED_LAYERS_IN_TRANSIT * need.experts,
 )
 CONTEXT = Term(
     id="cuda_context",
@@ -80,9 +104,9 @@ NCCL = Term(
 )
 PROCESSES = Term(
     id="processes",
-    formula=f"{ASSUMED_PROCESS_BYTES / GIB:.0f} GiB a process",
+    formula=f"{PROCESS_BYTES / GIB:.1f} GiB a process",
     source="measured: benchmarks/convert",
-    value=lambda need: ASSUMED_PROCESS_BYTES * need.gpus_per_node,
+    value=lambda need: PROCESS_BYTES * need.gpus_per_node,
 )
 STAGED = Term(
     id="staged_weights",
@@ -97,29 +121,42 @@ ON_HOST = Term(
     source="ms-swift 4.6.0, swift/megatron/convert.py:20: use_cpu_initialization",
     value=lambda need: need.weights,
 )
-SHARD = Term(
-    id="shard",
-    formula="a file of the result: 5 GB, or all of a smaller model",
-    source="mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:115",
-    value=lambda need: min(SHARD_BYTES, need.weights),
+COPIED = Term(
+    id="experts_copied",
+    formula="gate and up of all routed experts once more",
+    source="megatron-core 0.18.1, filesystem_async.py:153: parts of a tensor are copied before"
+    " writing",
+    value=lambda need: need.model_fc1,
 )
-LAYER = Term(
-    id="layer",
-    formula="weights of one layer, and its experts' gate and up once more",
-    source="mcore-bridge 1.6.5, gpt_bridge.py:1165: copied expert by expert",
-    value=lambda need: need.layer + need.experts_fc1,
+UNWRITTEN = Term(
+    id="unwritten_file",
+    formula="a file of the result, 5 GB at most, and the layer that is being copied into it",
+    source="mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:115, gpt_bridge.py:1165",
+    value=lambda need: need.saving_peak,
 )
 START = Term(
     id="start",
-    formula=f"{ASSUMED_START_SECONDS:.0f} s",
+    formula=f"{START_SECONDS:.0f} s",
     source="measured: benchmarks/convert",
-    value=lambda need: ASSUMED_START_SECONDS,
+    value=lambda need: START_SECONDS,
 )
 READING = Term(
     id="reading",
     formula="bytes that a node reads / its disk's rate",
     source="assumed rate",
     value=lambda need: need.source / need.num_nodes / ASSUMED_DISK_BYTES_PER_SECOND,
+)
+READING_ALL = Term(
+    id="reading",
+    formula="all files / a node's disk's rate, at every start",
+    source="assumed rate; nodes that hold the same layers read the same files",
+    value=lambda need: need.source / ASSUMED_DISK_BYTES_PER_SECOND,
+)
+READING_AGAIN = Term(
+    id="reading_again",
+    formula="the same: transformers reads it first, the bridge afterwards",
+    source="ms-swift 4.6.0, swift/megatron/convert.py:35 and :57",
+    value=lambda need: need.source / ASSUMED_DISK_BYTES_PER_SECOND,
 )
 WRITING = Term(
     id="writing",

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from convert.resources import ASSUMED_PROCESS_BYTES
+from convert.resources import PROCESS_BYTES
 from planner.layout import Layout, PipelineSplit
 from planner.parameters import rank_parameters
 from planner.run import Run
@@ -43,7 +43,7 @@ def conversion_sizes(run: Run) -> ConversionSizes:
         world_size = num_nodes * machines.gpus_per_node
         split = conversion_split(run.model.num_layers, world_size)
         held = _largest_part_bytes(run, split, world_size)
-        staged = machines.gpus_per_node * (ASSUMED_PROCESS_BYTES + MOST_ROUNDING * held)
+        staged = machines.gpus_per_node * (PROCESS_BYTES + MOST_ROUNDING * held)
         on_gpu = held <= ASSUMED_WEIGHTS_FRACTION * machines.gpu_memory_bytes
         if on_gpu and staged <= (machines.host_memory_bytes or math.inf):
             break

@@ -4,7 +4,8 @@ Only numpy is needed. A thread holds two pieces at most, whatever a tensor's siz
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,25 +50,43 @@ class Content:
     nan: int
     inf: int
     all_zero: bool
-    all_equal: bool
     sample: Array | None  # its first numbers as float32; None: no floating-point type of two bytes
 
 
-def pieces(tensor: Tensor, piece_bytes: int = PIECE_BYTES) -> Iterator[Array]:
+_free: list[Array] = []  # buffers that nobody uses: new memory costs more than reading into it
+
+
+@contextmanager
+def _buffer() -> Iterator[Array]:
+    """Memory of a piece's size, given back for the next one who asks, in any thread."""
+    try:
+        buffer = _free.pop()
+    except IndexError:
+        buffer = np.empty(PIECE_BYTES, dtype=np.uint8)
+    try:
+        yield buffer
+    finally:
+        _free.append(buffer)
+
+
+def pieces(tensor: Tensor) -> Iterator[Array]:
     """The bytes of a tensor, piece by piece, each in the same memory as the one before.
 
     Raises DamagedFileError: convert.unreadable.
     """
-    buffer = np.empty(min(piece_bytes, tensor.size), dtype=np.uint8)
+    with _buffer() as buffer:
+        for start in range(0, tensor.size, len(buffer)):
+            piece = buffer[: min(len(buffer), tensor.size - start)]
+            _read(tensor, start, piece)
+            yield piece
+
+
+def _read(tensor: Tensor, start: int, into: Array) -> None:
+    """Reads bytes of a tensor. Raises DamagedFileError: convert.unreadable."""
     try:
         with tensor.path.open("rb", buffering=0) as file:
-            file.seek(tensor.offset)
-            left = tensor.size
-            while left:
-                piece = buffer[: min(left, len(buffer))]
-                _fill(file, piece.data)
-                left -= len(piece)
-                yield piece
+            file.seek(tensor.offset + start)
+            _fill(file, into.data)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DamagedFileError(damage("unreadable", file=tensor.path.name, reason=reason)) from None
@@ -84,30 +103,24 @@ def _fill(file: Any, view: memoryview) -> None:
 def content(tensor: Tensor) -> Content:
     """What one pass over a tensor tells. Raises DamagedFileError: convert.unreadable."""
     form = FORMS.get(tensor.dtype)
-    nan = inf = 0
-    largest, first, all_equal, sample = 0, None, True, None
     bits = form.bits if form else np.dtype(f"u{DTYPE_BYTES[tensor.dtype]}")
-    for piece in pieces(tensor):
-        numbers = piece.view(bits)
-        if first is None:
-            first = numbers[0]
-            sample = as_float32(numbers[:SAMPLE_ELEMENTS].copy(), tensor.dtype)
-        all_equal = all_equal and bool(numbers[-1] == first) and bool((numbers == first).all())
-        if form:
-            numbers = numbers & form.bits(form.magnitude)
-        highest = int(numbers.max())
-        largest = max(largest, highest)
-        if form and highest >= form.infinite:
-            wrong = numbers[numbers >= form.infinite]
-            infinite = 0 if form.inf is None else int((wrong == form.inf).sum())
-            inf, nan = inf + infinite, nan + len(wrong) - infinite
-    return Content(
-        nan=nan,
-        inf=inf,
-        all_zero=first is not None and largest == 0,
-        all_equal=first is not None and all_equal,
-        sample=sample,
-    )
+    nan = inf = largest = 0
+    sample = None
+    with _buffer() as scratch:
+        for piece in pieces(tensor):
+            numbers = piece.view(bits)
+            if sample is None:
+                sample = as_float32(numbers[:SAMPLE_ELEMENTS].copy(), tensor.dtype)
+            if form:
+                held = scratch[: len(piece)].view(bits)
+                numbers = np.bitwise_and(numbers, form.bits(form.magnitude), out=held)
+            highest = int(numbers.max())
+            largest = max(largest, highest)
+            if form and highest >= form.infinite:
+                wrong = numbers[numbers >= form.infinite]
+                infinite = 0 if form.inf is None else int((wrong == form.inf).sum())
+                inf, nan = inf + infinite, nan + len(wrong) - infinite
+    return Content(nan=nan, inf=inf, all_zero=tensor.size > 0 and largest == 0, sample=sample)
 
 
 def as_float32(numbers: Array, dtype: str) -> Array | None:
@@ -192,8 +205,8 @@ def head(tensor: Tensor, elements: int) -> Array:
     Raises DamagedFileError: convert.unreadable.
     """
     size = DTYPE_BYTES[tensor.dtype]
-    wanted = min(tensor.size, elements * size)
-    first = next(pieces(replace(tensor, size=wanted), wanted), np.empty(0, np.uint8))
+    first = np.empty(min(tensor.size, elements * size), dtype=np.uint8)
+    _read(tensor, 0, first)
     return first.view(np.dtype(f"u{size}"))
 
 

@@ -57,10 +57,10 @@ def verify_hf(
     origin = read_hf_folder(source) if source else None
     result = Verification(checkpoint=str(path), kind="hugging-face")
     result.findings += folder.findings
-    result.checks.append("every file is as long as its header says; the index names what is there")
+    result.checks.append("files: lengths, headers and the index")
     _names(folder, origin, result)
     result.findings += carried_files(path, source)
-    result.checks.append("config, tokenizer and settings of generation are there")
+    result.checks.append("config, tokenizer and settings of generation")
     if origin is not None:
         result.findings += other_model(folder, origin)
     merged = read_adapter(adapter) if adapter else None
@@ -78,7 +78,7 @@ def verify_torch_dist(path: Path, *, source: Path | None = None) -> Verification
     checkpoint = read_torch_dist(path)
     result = Verification(checkpoint=str(path), kind="torch_dist")
     result.findings += checkpoint.findings
-    result.checks.append("the index is whole: every part of every tensor has its place in a file")
+    result.checks.append("the index: every part of every tensor has its place in a file")
     weights = [one for one in checkpoint.tensors.values() if one.is_parameter]
     result.tensors = len(weights)
     result.parameters = sum(_product(one.shape) for one in weights)
@@ -91,7 +91,7 @@ def verify_torch_dist(path: Path, *, source: Path | None = None) -> Verification
     result.bytes_read = sum(piece.size for piece in pieces)
     for look in _look_at_all(pieces, lambda piece: _look(piece, ())):
         result.findings += look.findings
-    result.checks.append("no weight holds NaN or infinite numbers, or only zeros")
+    result.checks.append("numbers: NaN, infinity, nothing but zeros")
     return result
 
 
@@ -107,13 +107,13 @@ def _names(folder: HfFolder, origin: HfFolder | None, result: Verification) -> N
         result.not_checked.append(f"names of tensors: those of {named} models are not known")
     else:
         result.findings += _unexpected(folder, model, expected)
-        result.checks.append(f"names and shapes are those of the {model.model_type} of config.json")
+        result.checks.append(f"names and shapes: those of the {model.model_type} of config.json")
     if origin is not None:
         known = {finding.values.get("tensor") for finding in result.findings}
         ignored = _quantised(origin.tensors) | folder.lost
         found = same_tensors(folder.tensors, origin.tensors, ignored=ignored)
         result.findings += (each for each in found if each.values["tensor"] not in known)
-        result.checks.append("names and shapes are those of the source")
+        result.checks.append("names and shapes: those of the source")
     result.findings += _types(folder)
 
 
@@ -193,11 +193,11 @@ def _numbers(
     result.parameters = sum(tensor.elements for tensor in tensors)
     result.bytes_read = sum(tensor.size for tensor in tensors)
     result.findings += (finding for one in looks for finding in one.findings)
-    result.checks.append("no weight holds NaN or infinite numbers, or only zeros")
+    result.checks.append("numbers: NaN, infinity, nothing but zeros")
     drawn = [tensor.name for tensor, one in zip(tensors, looks, strict=True) if one.is_drawn]
     if origin is None:
         result.findings += left_at_start(drawn, sum(one.is_large for one in looks))
-        result.checks.append("weights do not look as if they had never been loaded")
+        result.checks.append("matrices that were never loaded")
         result.not_checked.append("that experts are in their places: give --source to compare")
         return
     _compared(tensors, looks, source, result, trained=trained, adapter=adapter)
@@ -220,12 +220,12 @@ def _compared(
         result.not_checked.append(f"{number} tensors against the source: {types}")
     if adapter is not None:
         result.checks.append(
-            f"merged - base is the adapter's product in {len(adapter.pairs)} weights; {equal} of"
-            f" {len(beside)} tensors were not changed"
+            f"merged - base beside the adapter's product in {len(adapter.pairs)} weights;"
+            f" {equal} of {len(beside)} tensors were not changed"
         )
     elif trained:
         result.checks.append(
-            f"matrices are like the source's; {equal} of {len(beside)} tensors were not changed"
+            f"matrices beside the source's; {equal} of {len(beside)} tensors were not changed"
         )
         if beside and equal == len(beside):
             result.findings.append(damage("nothing_trained", tensors=equal))
@@ -286,7 +286,7 @@ def _tied(folder: HfFolder, result: Verification) -> None:
             values = {"different": different, "elements": one.elements}
             result.findings.append(damage("not_tied", tensor=name, other=other, **values))
     if pairs:
-        result.checks.append("weights that are tied are the same")
+        result.checks.append("weights that are tied")
 
 
 # -- Megatron-Core's format --------------------------------------------------------------------
@@ -322,7 +322,7 @@ def _count(result: Verification, checkpoint: TorchDist, source: Path) -> None:
         result.findings.append(
             damage("other_count", **values, model_type=model.model_type, source=source)
         )
-    result.checks.append("it has the parameters of the model")
+    result.checks.append("the number of parameters")
 
 
 def _padded_rows(checkpoint: TorchDist, model: ModelSpec) -> int:

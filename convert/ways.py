@@ -3,25 +3,29 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from convert import resources
 from convert.expected import expected_shapes
 from convert.hf_folder import read_hf_folder
-from convert.resources import Need, Term, amounts, power_of_two
+from convert.resources import SHARD_BYTES, Need, Term, amounts, power_of_two
 from convert.scripts import Direction, has_single_process, is_lora
 from convert.sizes import (
     ASSUMED_WEIGHTS_FRACTION,
     BYTES_PER_PARAMETER,
+    MOST_ROUNDING,
     ConversionSizes,
     conversion_sizes,
     trained_mtp_layers,
 )
 from planner.cluster import Assumption
 from planner.errors import UsageError
+from planner.model_spec import LayerKind, ModelSpec
 from planner.parameters import model_parameters
-from planner.parts import layer_parts
+from planner.parts import embedding_part, layer_parts
+from planner.releases import version_of
 from planner.run import Run
 from planner.units import GIB
 
@@ -31,7 +35,7 @@ class Kind(StrEnum):
 
     MEGATRON = "megatron export"  # one process a GPU, each with a part of the model
     SWIFT = "swift export"  # one process with the whole model in host memory
-    DIRECT = "load directly"  # training reads and writes Hugging Face's format itself
+    DIRECT = "no conversion"  # training reads and writes Hugging Face's format itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,9 @@ class Recipe:
     seconds: tuple[Term, ...]
 
 
+# megatron-core puts gate and up together by a function that ms-swift replaces up to 0.17 only.
+MERGES_ANEW_SINCE = "0.18"
+
 R = resources
 RECIPES: dict[tuple[Kind, Direction], Recipe] = {
     (Kind.MEGATRON, Direction.TO_MCORE): Recipe(
@@ -52,21 +59,21 @@ RECIPES: dict[tuple[Kind, Direction], Recipe] = {
     ),
     (Kind.MEGATRON, Direction.TO_HF): Recipe(
         gpu=(R.WEIGHTS, R.GATHERED, R.CONTEXT, R.NCCL),
-        host=(R.PROCESSES, R.SHARD, R.LAYER),
+        host=(R.PROCESSES, R.UNWRITTEN),
         seconds=(R.START, R.READING, R.WRITING_ALONE),
     ),
     (Kind.SWIFT, Direction.TO_MCORE): Recipe(
-        gpu=(R.CONTEXT,),
-        host=(R.PROCESSES, R.ON_HOST),
-        seconds=(R.START, R.READING, R.WRITING_ALONE),
+        gpu=(R.HF_MODEL, R.IN_TRANSIT, R.CONTEXT),
+        host=(R.PROCESSES, R.ON_HOST, R.COPIED),
+        seconds=(R.START, R.READING, R.READING_AGAIN, R.WRITING_ALONE),
     ),
     (Kind.SWIFT, Direction.TO_HF): Recipe(
         gpu=(R.GATHERED, R.CONTEXT),
-        host=(R.PROCESSES, R.ON_HOST, R.SHARD, R.LAYER),
+        host=(R.PROCESSES, R.ON_HOST, R.UNWRITTEN),
         seconds=(R.START, R.READING, R.WRITING_ALONE),
     ),
     # What training itself takes is the plan's; reading is what it does more than from mcore.
-    (Kind.DIRECT, Direction.TO_MCORE): Recipe(gpu=(), host=(), seconds=(R.READING,)),
+    (Kind.DIRECT, Direction.TO_MCORE): Recipe(gpu=(), host=(), seconds=(R.READING_ALL,)),
     (Kind.DIRECT, Direction.TO_HF): Recipe(gpu=(), host=(), seconds=(R.WRITING_ALONE,)),
 }
 
@@ -112,9 +119,9 @@ class Way:
         return sum(self.host_memory_bytes.values())
 
     @property
-    def cost(self) -> float:
-        """GPU seconds."""
-        return sum(self.seconds.values()) * max(1, self.num_nodes * self.gpus_per_node)
+    def cost(self) -> tuple[float, int]:
+        """Seconds, and among equals GPUs."""
+        return sum(self.seconds.values()), self.num_nodes * self.gpus_per_node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +146,7 @@ class ConversionPlan:
             "origin": self.origin,
             "ways": [way.to_json() for way in (*self.there, *self.back)],
             "recommended": {
-                direction.value: way.kind.value if (way := recommended(ways)) else None
+                direction.value: _choice(recommended(ways))
                 for direction, ways in (
                     (Direction.TO_MCORE, self.there),
                     (Direction.TO_HF, self.back),
@@ -184,6 +191,16 @@ def recommended(ways: tuple[Way, ...]) -> Way | None:
     return next((way for way in ways if not way.obstacle), None)
 
 
+def _choice(way: Way | None) -> dict[str, str] | None:
+    """A way that is recommended, and why."""
+    if way is None:
+        return None
+    reason = f"{sum(way.seconds.values()) / 60:.1f} minutes, the least of what is possible"
+    if way.kind is Kind.DIRECT:
+        reason += "; nothing to convert, and no second copy on disk"
+    return {"kind": way.kind.value, "reason": reason}
+
+
 def _source(run: Run, weights: int) -> tuple[int, int, str]:
     """Bytes and tensors of the model's files, and what says so."""
     path = Path(run.site.model_path)
@@ -200,19 +217,21 @@ def _source(run: Run, weights: int) -> tuple[int, int, str]:
 
 def _need(run: Run, sizes: ConversionSizes, weights: int, source: int) -> Need:
     shapes = expected_shapes(run.model, mtp=trained_mtp_layers(run) > 0)
-    staged = [BYTES_PER_PARAMETER * _elements(shape) for shape in (shapes or {}).values()]
-    factor = sum(map(power_of_two, staged)) / sum(staged) if staged else 2.0
-    layers = {
-        kind: {part.id: part.elements for part in layer_parts(run.model, kind)}
-        for kind in run.model.layer_kinds
-    }
-    fc1 = max(parts.get("experts.linear_fc1", 0) for parts in layers.values())
+    staged = [BYTES_PER_PARAMETER * prod(shape) for shape in (shapes or {}).values()]
+    factor = sum(map(power_of_two, staged)) / sum(staged) if staged else MOST_ROUNDING
+    layers = [_layer(run.model, kind) for kind in run.model.layer_kinds]
+    stages = range(sizes.split.num_stages)
+    in_stage = [[i - 1 for chunk in sizes.split.layer_ids(s) for i in chunk] for s in stages]
     return Need(
         weights=weights,
         source=source,
         stage=sizes.stage_bytes,
-        experts_fc1=fc1 * BYTES_PER_PARAMETER,
-        layer=max(sum(parts.values()) for parts in layers.values()) * BYTES_PER_PARAMETER,
+        experts=max(layer.fc1 + layer.fc2 for layer in layers),
+        experts_fc1=max(layer.fc1 for layer in layers),
+        stage_fc1=max(sum(layers[i].fc1 for i in stage) for stage in in_stage),
+        model_fc1=sum(layer.fc1 for layer in layers),
+        merges_anew=version_of(run.stack.megatron_core) >= version_of(MERGES_ANEW_SINCE),
+        saving_peak=_saving_peak(embedding_part(run.model).elements, layers),
         staging_factor=factor,
         world_size=sizes.world_size,
         num_nodes=sizes.num_nodes,
@@ -221,11 +240,37 @@ def _need(run: Run, sizes: ConversionSizes, weights: int, source: int) -> Need:
     )
 
 
-def _elements(shape: tuple[int, ...]) -> int:
-    elements = 1
-    for size in shape:
-        elements *= size
-    return elements
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """Bytes of a decoder layer: all of it, and its routed experts' two matrices."""
+
+    all: int
+    fc1: int
+    fc2: int
+
+
+def _layer(model: ModelSpec, kind: LayerKind) -> _Layer:
+    parts = {part.id: BYTES_PER_PARAMETER * part.elements for part in layer_parts(model, kind)}
+    return _Layer(
+        all=sum(parts.values()),
+        fc1=parts.get("experts.linear_fc1", 0),
+        fc2=parts.get("experts.linear_fc2", 0),
+    )
+
+
+def _saving_peak(embedding: int, layers: list[_Layer]) -> int:
+    """The most that the writing rank holds: tensors that wait for their file to be full, and of the
+    next layer its experts' first matrices twice, or all of it.
+
+    Source: mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:106-118 (a file is written when
+    the next tensor would pass 5 GB) and gpt_bridge.py:1215-1219 (copied expert by expert).
+    """
+    waiting = embedding * BYTES_PER_PARAMETER
+    peak = waiting
+    for layer in layers:
+        peak = max(peak, waiting + max(2 * layer.fc1, layer.all))
+        waiting = (waiting + layer.all) % SHARD_BYTES
+    return peak
 
 
 def _way(kind: Kind, direction: Direction, run: Run, sizes: ConversionSizes, need: Need) -> Way:
@@ -251,15 +296,19 @@ def _way(kind: Kind, direction: Direction, run: Run, sizes: ConversionSizes, nee
         seconds={term.id: term.value(need) for term in recipe.seconds},
         disk_bytes=0 if kind is Kind.DIRECT and direction is Direction.TO_MCORE else need.weights,
         obstacle="",
-        note=NOTES[kind],
+        note=NOTES[kind, direction],
     )
     return replace(way, obstacle=_obstacle(way, run))
 
 
+_ALONE = "CONVERTER=swift: one process, whatever the node is"
 NOTES = {
-    Kind.MEGATRON: "once; every start then reads Megatron-Core's format",
-    Kind.SWIFT: "CONVERTER=swift: one process, whatever the node is",
-    Kind.DIRECT: "--load direct: at every start and every checkpoint, no second copy",
+    (Kind.MEGATRON, Direction.TO_MCORE): "once; every start then reads Megatron-Core's format",
+    (Kind.MEGATRON, Direction.TO_HF): "once a checkpoint that is wanted",
+    (Kind.SWIFT, Direction.TO_MCORE): _ALONE,
+    (Kind.SWIFT, Direction.TO_HF): _ALONE,
+    (Kind.DIRECT, Direction.TO_MCORE): "--load direct: at every start, and no second copy on disk",
+    (Kind.DIRECT, Direction.TO_HF): "--load direct: with every checkpoint, and nothing to do after",
 }
 
 
@@ -284,18 +333,6 @@ def _assumptions() -> Iterator[Assumption]:
         value=resources.ASSUMED_DISK_BYTES_PER_SECOND,
         unit="bytes/s",
         source="of a node's disk, reading or writing: yours may differ tenfold",
-    )
-    yield Assumption(
-        id="conversion.process",
-        value=resources.ASSUMED_PROCESS_BYTES,
-        unit="bytes",
-        source="host memory of a process of ms-swift without weights",
-    )
-    yield Assumption(
-        id="conversion.start",
-        value=resources.ASSUMED_START_SECONDS,
-        unit="s",
-        source="imports and building the model, before the first weight",
     )
     yield Assumption(
         id="conversion.gpu_fraction",

@@ -4,16 +4,17 @@
 
 Writes a checkpoint of 6.2 GB twice into FOLDER (Qwen3-MoE at the widths of Qwen3-30B-A3B, 4
 layers), drops it from the page cache before each reading, and compares with reading the same files
-and doing nothing else. Peak memory is that of the whole process (getrusage).
+and doing nothing else. Each is done three times, in turn, and the median is taken. Peak memory is
+that of the whole process (VmHWM).
 """
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,18 @@ from planner.model_files import MODELS_FOLDER
 LAYERS = 4
 DEVIATION = 0.03
 PLAIN_READ_BYTES = 4 * 2**20
+REPEATS = 3
+# The command, which at its end writes the most memory that it ever had, in KiB.
+CHILD = """
+import atexit, re, sys
+status = open("/proc/self/status")
+atexit.register(lambda: print(re.search(r"VmHWM:\\s+(\\d+)", status.read())[1], file=sys.stderr))
+from convert.cli import main; main()
+"""
 
 
-def write(folder: Path) -> int:
-    """Writes the checkpoint, a file a layer; gives its bytes."""
+def write(folder: Path) -> None:
+    """Writes the checkpoint, a file a layer."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((MODELS_FOLDER / "Qwen3-30B-A3B.json").read_text("utf-8"))
     config["num_hidden_layers"] = LAYERS
@@ -47,7 +56,6 @@ def write(folder: Path) -> int:
     weight_map = {name: file for file, tensors in files.items() for name in tensors}
     index = json.dumps({"metadata": {}, "weight_map": weight_map})
     (folder / "model.safetensors.index.json").write_text(index)
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _write_file(path: Path, tensors: dict[str, tuple[int, ...]]) -> None:
@@ -85,40 +93,54 @@ def plain_read(*folders: Path) -> float:
 
 def verify(checkpoint: Path, *words: str) -> dict[str, Any]:
     """What a check takes as a process of its own: seconds of the check, and peak memory."""
-    command = [sys.executable, "-c", "from convert.cli import main; main()", "verify"]
     started = time.perf_counter()
     ran = subprocess.run(
-        [*command, str(checkpoint), *words, "--json"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", CHILD, "verify", str(checkpoint), *words, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - started
     verification = json.loads(ran.stdout)["verification"]
     return {
         "verdict": verification["verdict"],
         "bytes_read": verification["bytes_read"],
-        "seconds": round(seconds, 2),
-        "bytes_per_second": round(verification["bytes_read"] / seconds),
-        "peak_resident_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "seconds": seconds,
+        "peak_resident_bytes": int(ran.stderr) * 1024,
     }
 
 
 def main(folder: Path) -> dict[str, Any]:
     """All measurements."""
     checkpoint, source = folder / "checkpoint", folder / "source"
-    size = write(checkpoint)
-    write(source)
+    for each in (checkpoint, source):
+        if not each.exists():
+            write(each)
+    size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     rows = []
     for name, words, folders in (
         ("alone", [], [checkpoint]),
         ("beside the source", ["--source", str(source)], [checkpoint, source]),
     ):
-        drop_from_cache(checkpoint, source)
-        plain = plain_read(*folders)
-        drop_from_cache(checkpoint, source)
+        plain, checks = [], []
+        for _ in range(REPEATS):  # in turn: others may use the disk too
+            drop_from_cache(checkpoint, source)
+            plain.append(plain_read(*folders))
+            drop_from_cache(checkpoint, source)
+            checks.append(verify(checkpoint, *words))
+        seconds = [check["seconds"] for check in checks]
+        read = checks[0]["bytes_read"]
         rows.append(
             {
                 "name": name,
-                "plain_bytes_per_second": round(len(folders) * size / plain),
-                **verify(checkpoint, *words),
+                "verdict": checks[0]["verdict"],
+                "bytes_read": read,
+                "seconds": round(median(seconds), 2),
+                "bytes_per_second": round(read / median(seconds)),
+                "plain_bytes_per_second": round(len(folders) * size / median(plain)),
+                "peak_resident_bytes": max(check["peak_resident_bytes"] for check in checks),
+                "all_seconds": [round(each, 1) for each in seconds],
+                "all_plain_seconds": [round(each, 1) for each in plain],
             }
         )
     return {"checkpoint_bytes": size, "processors": os.cpu_count(), "rows": rows}

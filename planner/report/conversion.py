@@ -59,12 +59,14 @@ def _assumption(each: Assumption) -> str:
     return f"{each.id} = {with_unit(each.value, each.unit)}   ({each.source})"
 
 
-def _ways(title: str, ways: list[dict[str, Any]], best: str | None, width: int) -> list[str]:
-    """A line a way; below, what the memory of the recommended one is made of."""
+def _ways(
+    title: str, ways: list[dict[str, Any]], best: dict[str, str] | None, width: int
+) -> list[str]:
+    """A line a way; below, which is recommended, and what the memory of each is made of."""
     head = f"{title:{NAME_WIDTH}}  {'':15} nodes x GPUs  GPU GiB  host GiB  disk GiB   minutes"
     lines = [head]
     for way in ways:
-        mark = ">" if way["kind"] == best else " "
+        mark = ">" if best and way["kind"] == best["kind"] else " "
         where = f"{way['num_nodes']} x {way['gpus_per_node']}"
         lines.append(
             f"{'':{NAME_WIDTH}}{mark} {way['kind']:15} {where:>12}"
@@ -76,6 +78,8 @@ def _ways(title: str, ways: list[dict[str, Any]], best: str | None, width: int) 
             f"    not possible: {way['obstacle']}" if way["obstacle"] else f"    {way['note']}",
             width,
         )
+    why = f"{best['kind']}: {best['reason']}" if best else "none: no way is possible"
+    lines += _named("", f"> {why}", width)
     for kind, name in (("gpu_memory_bytes", "a GPU"), ("host_memory_bytes", "a node's host")):
         for way in ways:
             parts = {part: size for part, size in way[kind].items() if part != "total"}

@@ -92,7 +92,7 @@ def found(folders: Folders) -> set[tuple[str, str]]:
 def test_a_merged_model_is_sound(folders: Folders) -> None:
     result = verify_hf(folders.merged, source=folders.base, adapter=folders.adapter)
     assert result.verdict is Verdict.SOUND
-    assert "merged - base is the adapter's product in 8 weights" in " ".join(result.checks)
+    assert "merged - base beside the adapter's product in 8 weights" in " ".join(result.checks)
 
 
 def test_one_weight_that_was_not_merged_is_named(folders: Folders) -> None:

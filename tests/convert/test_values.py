@@ -75,6 +75,7 @@ def test_a_wider_tensor_is_compared_after_rounding(
 ) -> None:
     """Across the pieces in which both are read, with one number changed or none."""
     monkeypatch.setattr(values, "PIECE_BYTES", 64)
+    monkeypatch.setattr(values, "_free", [])
     wide = torch.randn(number, generator=torch.Generator().manual_seed(1)).to(TORCH[dtype])
     narrow = wide.bfloat16()
     one = tensor_of(tmp_path / "a", wide.view(torch.uint8).numpy().tobytes(), dtype)

@@ -37,7 +37,6 @@ NAMES: dict[str, Names] = {
     "qwen2": Names(),
     "qwen3": Names(),
     "llama": Names(),
-    "mistral": Names(),
     "qwen2_moe": Names(shared="shared_expert"),
     "qwen3_moe": Names(),
     "olmoe": Names(),

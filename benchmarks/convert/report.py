@@ -57,9 +57,9 @@ page cache and can be taken back. Predicted by `moe-convert plan`, whose time as
 
 These rows are few, and the size of a process and what transformers needs in passing were read off
 them: they are no test set. Not measured on a GPU: several ranks, LoRA, the comparison of logits,
-`swift export --to_hf`, and the check of what was converted back (tests do all of these with small
-models on CPUs, but for memory). The harness keeps a line of samples a second; those of this
-measurement were lost, and the rows are what it printed.
+`swift export --to_hf`, and the check of what was converted back (tests do all of these but the
+comparison of logits with small models on CPUs, where memory tells nothing). The harness keeps a
+line of samples a second; those of this measurement were lost, and the rows are what it printed.
 
 ## How fast checkpoints are checked
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,25 @@ def other_model(folder: HfFolder, source: HfFolder) -> Iterator[Finding]:
                 values = {"here": folder.config.get(key), "there": source.config.get(key)}
                 yield damage("other_config", field=key, **values)
         return
-    for field in ModelSpec.__dataclass_fields__:
-        values = {"here": getattr(here, field), "there": getattr(there, field)}
-        if field in ("name", "origin", "checkpoint_quantization"):
+    for name, (one, other) in _differences(here, there):
+        if name not in _OF_A_COPY:
+            yield damage("other_config", field=name, here=str(one), there=str(other))
+
+
+_OF_A_COPY = ("name", "origin", "checkpoint_quantization")  # what copies of a model may differ in
+
+
+def _differences(here: Any, there: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Fields in which two descriptions differ, those of their parts too."""
+    for field in fields(here):
+        values = getattr(here, field.name), getattr(there, field.name)
+        if values[0] == values[1]:
             continue
-        if values["here"] != values["there"]:
-            yield damage("other_config", field=field, **{k: str(v) for k, v in values.items()})
+        if is_dataclass(values[0]) and type(values[0]) is type(values[1]):
+            for name, inner in _differences(*values):
+                yield f"{field.name}.{name}", inner
+        else:
+            yield field.name, values
 
 
 def _json_file(path: Path) -> Iterator[Finding]:

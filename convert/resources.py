@@ -39,7 +39,6 @@ class Need:
     world_size: int
     num_nodes: int
     gpus_per_node: int
-    uses_gpu: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +93,7 @@ CONTEXT = Term(
     id="cuda_context",
     formula=f"{CUDA_CONTEXT_BYTES / GIB:.2f} GiB",
     source="measured, see memory.md",
-    value=lambda need: CUDA_CONTEXT_BYTES if need.uses_gpu else 0,
+    value=lambda need: CUDA_CONTEXT_BYTES,
 )
 NCCL = Term(
     id="nccl",

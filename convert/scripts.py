@@ -2,29 +2,28 @@
 
 import math
 import shlex
-from enum import StrEnum
 from pathlib import Path
 
+from convert.direction import CARRY, Direction, carries_mtp, has_single_process, is_lora
 from convert.sizes import (
     BYTES_PER_PARAMETER,
     ConversionSizes,
     conversion_sizes,
     trained_mtp_layers,
 )
+from convert.ways import Kind, way_of
 from launch.arguments import Folders, model_args
 from launch.text import comment, fill, shell_words
 from planner.dialects import Flags, argv, load_dialect, model_hint, translate, words
-from planner.flag_history import MEGATRON, new_flags
 from planner.parameters import model_parameters
 from planner.run import Load, Run
 from planner.swift_args import ArgValue, pipeline_args
 from planner.units import GIB
-from planner.workload import TunerType
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 SINGLE_PROCESS_NOTE = """\
-# CONVERTER=swift converts in one process on one node instead, in about {gib} GiB of host memory."""
+# CONVERTER=swift converts in one process: {host} GiB of host memory, {gpu} GiB of a GPU."""
 MEGATRON_OR_SWIFT = """\
 case "${CONVERTER:-megatron}" in
 megatron) ;;
@@ -54,15 +53,7 @@ ADAPTER_NOTE = """\
 ADAPTER_TARGET = '[[ "${ADAPTER:-0}" == 0 ]] || target="$target-adapter"'
 ADAPTER_ARGUMENTS = '[[ "${ADAPTER:-0}" == 0 ]] || command+=(--merge_lora false)'
 SMOKE_TOKENS = 32
-CARRY = "save_missing_weights"
 PRECISION: dict[str, ArgValue] = {"test_convert_precision": True, "test_convert_dtype": "float32"}
-
-
-class Direction(StrEnum):
-    """Which way weights are converted; ms-swift's flag for it."""
-
-    TO_MCORE = "to_mcore"
-    TO_HF = "to_hf"
 
 
 class _Found(str):
@@ -99,24 +90,6 @@ def mcore_to_hf_sh(run: Run) -> str:
         smoke=shell_words(argv(smoke_args(run))),
         **_common(run, Direction.TO_HF),
     )
-
-
-def has_single_process(run: Run, direction: Direction) -> bool:
-    """Whether `swift export` can convert too: it merges no adapters, knows no MTP layers and
-    carries none over."""
-    back = direction is Direction.TO_HF
-    return trained_mtp_layers(run) == 0 and not (back and (is_lora(run) or carries_mtp(run)))
-
-
-def carries_mtp(run: Run) -> bool:
-    """Whether layers for multi-token prediction that were not trained are carried over as they
-    are.
-
-    Of a quantised model they would come in another type than the rest.
-    """
-    has_layers = run.model.mtp_num_layers > 0 and trained_mtp_layers(run) == 0
-    known = new_flags().has(CARRY, run.stack.dialect, MEGATRON)
-    return has_layers and known and run.model.checkpoint_quantization is None
 
 
 def smoke_args(run: Run) -> Flags:
@@ -164,17 +137,11 @@ def _checkpoint_args(run: Run) -> dict[str, ArgValue]:
     return {"mcore_model": Folders(run.site.workspace).mcore, **adapter}
 
 
-def is_lora(run: Run) -> bool:
-    """Whether a run trains adapters."""
-    return TunerType(run.plan.args["tuner_type"]) is TunerType.LORA
-
-
 def _common(run: Run, direction: Direction) -> dict[str, object]:
     """What both templates have in common."""
     sizes = conversion_sizes(run)
     single_process = has_single_process(run, direction)
     alone = _lines(run, direction, single_process=True)
-    gib = math.ceil(sum(model_parameters(run.model).values()) * BYTES_PER_PARAMETER / GIB)
     return {
         "name": comment(run.model.name),
         "where": _where(sizes),
@@ -182,12 +149,19 @@ def _common(run: Run, direction: Direction) -> dict[str, object]:
         "world_size": sizes.world_size,
         "gpus_per_node": sizes.gpus_per_node,
         "arguments": _lines(run, direction, single_process=False),
-        "single_process_note": SINGLE_PROCESS_NOTE.format(gib=gib) if single_process else "",
+        "single_process_note": _single_process_note(run, direction) if single_process else "",
         "converter_environment": MEGATRON_OR_SWIFT if single_process else MEGATRON_ONLY,
         "precision": shell_words(argv(PRECISION)),
         "precision_cost": _precision_cost(run),
         "single_process": SINGLE_PROCESS.format(arguments=alone) if single_process else "",
     }
+
+
+def _single_process_note(run: Run, direction: Direction) -> str:
+    way = way_of(run, Kind.SWIFT, direction)
+    return SINGLE_PROCESS_NOTE.format(
+        host=math.ceil(way.host_total / GIB), gpu=math.ceil(way.gpu_total / GIB)
+    )
 
 
 def _precision_cost(run: Run) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from convert.adapters import Adapter, misplaced, not_merged, read_adapter
@@ -63,6 +64,8 @@ def verify_hf(
     result.checks.append("config, tokenizer and settings of generation")
     if origin is not None:
         result.findings += other_model(folder, origin)
+        damaged = (finding.message for finding in origin.findings)
+        result.findings += (damage("bad_source", source=source, reason=why) for why in damaged)
     merged = read_adapter(adapter) if adapter else None
     _numbers(folder, origin, result, trained=trained, adapter=merged)
     _tied(folder, result)
@@ -81,7 +84,7 @@ def verify_torch_dist(path: Path, *, source: Path | None = None) -> Verification
     result.checks.append("the index: every part of every tensor has its place in a file")
     weights = [one for one in checkpoint.tensors.values() if one.is_parameter]
     result.tensors = len(weights)
-    result.parameters = sum(_product(one.shape) for one in weights)
+    result.parameters = sum(prod(one.shape) for one in weights)
     if source is None:
         result.not_checked.append("parameters: give --source, the model, to have them counted")
     else:
@@ -330,13 +333,6 @@ def _padded_rows(checkpoint: TorchDist, model: ModelSpec) -> int:
     tables = ("embedding.word_embeddings.weight", "output_layer.weight")
     rows = (checkpoint.tensors[name].shape[0] for name in tables if name in checkpoint.tensors)
     return sum(max(0, each - model.vocab_size) for each in rows)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    elements = 1
-    for size in shape:
-        elements *= size
-    return elements
 
 
 def _look_at_all(tensors: list[Tensor], look: Callable[[Tensor], _Look]) -> list[_Look]:

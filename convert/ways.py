@@ -1,4 +1,4 @@
-"""The ways of converting the weights of a run, what each takes, and which is the cheapest."""
+"""The ways of converting the weights of a run, what each takes, and which is the fastest."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from convert import resources
+from convert.direction import Direction, has_single_process, is_lora
 from convert.expected import expected_shapes
 from convert.hf_folder import read_hf_folder
 from convert.resources import SHARD_BYTES, Need, Term, amounts, power_of_two
-from convert.scripts import Direction, has_single_process, is_lora
 from convert.sizes import (
     ASSUMED_WEIGHTS_FRACTION,
     BYTES_PER_PARAMETER,
@@ -152,17 +152,20 @@ class ConversionPlan:
                     (Direction.TO_HF, self.back),
                 )
             },
+            "terms": {
+                f"{kind.value} {direction.value}": {
+                    term.id: {"formula": term.formula, "source": term.source}
+                    for term in (*recipe.gpu, *recipe.host, *recipe.seconds)
+                }
+                for (kind, direction), recipe in RECIPES.items()
+            },
             "precision_test": {"gpu_memory_bytes": self.precision_bytes},
         }
 
 
 def conversion_plan(run: Run) -> ConversionPlan:
     """What each way of converting the weights of a run takes."""
-    sizes = conversion_sizes(run)
-    weights = (
-        sum(model_parameters(run.model, mtp_num_layers=trained_mtp_layers(run)).values())
-        * BYTES_PER_PARAMETER
-    )
+    sizes, weights = conversion_sizes(run), _weights(run)
     source, tensors, origin = _source(run, weights)
     need = _need(run, sizes, weights, source)
     ways = {
@@ -186,8 +189,20 @@ def conversion_plan(run: Run) -> ConversionPlan:
     )
 
 
+def way_of(run: Run, kind: Kind, direction: Direction) -> Way:
+    """One way, with sizes from config.json alone: the same wherever it is asked for."""
+    sizes, weights = conversion_sizes(run), _weights(run)
+    return _way(kind, direction, run, sizes, _need(run, sizes, weights, weights))
+
+
+def _weights(run: Run) -> int:
+    """Bytes of the whole model in bfloat16."""
+    parts = model_parameters(run.model, mtp_num_layers=trained_mtp_layers(run))
+    return sum(parts.values()) * BYTES_PER_PARAMETER
+
+
 def recommended(ways: tuple[Way, ...]) -> Way | None:
-    """The cheapest way that can be taken."""
+    """The fastest way that can be taken."""
     return next((way for way in ways if not way.obstacle), None)
 
 
@@ -236,7 +251,6 @@ def _need(run: Run, sizes: ConversionSizes, weights: int, source: int) -> Need:
         world_size=sizes.world_size,
         num_nodes=sizes.num_nodes,
         gpus_per_node=sizes.gpus_per_node,
-        uses_gpu=True,
     )
 
 

@@ -90,6 +90,9 @@ MESSAGES: dict[str, Message] = {
         "{tensor} must equal {other}, and differs in {different} of {elements} numbers", _AGAIN
     ),
     # compared with a source
+    "convert.bad_source": Message(
+        "the source {source} is damaged itself: {reason}", "fetch it again, or give another"
+    ),
     "convert.not_of_source": Message("{tensor} of the source is missing", _AGAIN),
     "convert.more_than_source": Message("{tensor} is not in the source", ""),
     "convert.shape_of_source": Message("{tensor} is {shape}, in the source {wanted}", _AGAIN),

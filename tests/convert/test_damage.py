@@ -278,7 +278,7 @@ def test_a_config_or_vocabulary_of_another_model_than_the_sources_is_named(
     found = verify_hf(checkpoint, source=source).findings
     assert {each.id for each in found} == {"convert.other_config", "convert.other_vocabulary"}
     (field,) = (each.values["field"] for each in found if each.id == "convert.other_config")
-    assert field == "moe"
+    assert field == "moe.router_topk"
 
 
 def test_files_that_the_source_has_are_missed(checkpoint: Path, source: Path) -> None:
@@ -355,3 +355,8 @@ def test_weights_that_are_quantised_keep_their_scales(tmp_path: Path) -> None:
     write_weights(folder, weights)
     (found,) = verify_hf(folder).findings
     assert (found.id, found.values["nan"]) == ("convert.not_finite", 1)
+
+
+def test_a_source_that_is_damaged_is_named(checkpoint: Path, source: Path) -> None:
+    cut_short(source)
+    assert "bad_source" in ids(checkpoint, source=source)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import make_run
 
+from convert.direction import Direction
 from convert.resources import power_of_two
-from convert.scripts import Direction
 from convert.sizes import conversion_sizes
 from convert.ways import ConversionPlan, Kind, Way, conversion_plan, recommended
 from planner.run import Load

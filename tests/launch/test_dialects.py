@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 from runs import golden_cases, make_run
 from stack import wheel
 
-from convert.scripts import (
-    PRECISION,
-    Direction,
-    conversion_args,
-    has_single_process,
-    smoke_args,
-)
+from convert.direction import Direction, has_single_process
+from convert.scripts import PRECISION, conversion_args, smoke_args
 from launch.arguments import model_args, train_args
 from planner.dialects import (
     CANONICAL_RELEASE,

@@ -10,13 +10,8 @@ from typing import Any
 import pytest
 from runs import Case, golden_cases
 
-from convert.scripts import (
-    PRECISION,
-    Direction,
-    conversion_args,
-    has_single_process,
-    smoke_args,
-)
+from convert.direction import Direction, has_single_process
+from convert.scripts import PRECISION, conversion_args, smoke_args
 from convert.sizes import conversion_sizes
 from launch.arguments import train_args
 from planner.dialects import argv, load_dialect, translate

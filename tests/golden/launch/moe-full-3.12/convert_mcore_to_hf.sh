@@ -2,7 +2,7 @@
 # Converts a checkpoint of Qwen3-30B-A3B to Hugging Face's format: the newest complete one, or the folder given.
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 7.5 GiB of weights on each.
-# CONVERTER=swift converts in one process on one node instead, in about 57 GiB of host memory.
+# CONVERTER=swift converts in one process: 65 GiB of host memory, 2 GiB of a GPU.
 # TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 57 GiB on the GPUs of the first node.
 # SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
 # Relative paths start from the folder of this file.

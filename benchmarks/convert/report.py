@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convert.ways import Way, conversion_plan
+from convert.resources import Term
+from convert.ways import RECIPES, Way, conversion_plan
 from planner.layout import Layout, PipelineSplit
 from planner.model_files import resolve_model
 from planner.plan import Plan
@@ -60,6 +61,12 @@ them: they are no test set. Not measured on a GPU: several ranks, LoRA, the comp
 `swift export --to_hf`, and the check of what was converted back (tests do all of these but the
 comparison of logits with small models on CPUs, where memory tells nothing). The harness keeps a
 line of samples a second; those of this measurement were lost, and the rows are what it printed.
+
+## What the predictions are made of
+
+| term | of | is | source |
+| --- | --- | --- | --- |
+{terms}
 
 ## How fast checkpoints are checked
 
@@ -137,12 +144,25 @@ def _streamed(row: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _terms() -> list[str]:
+    """A line a term, with the ways that it belongs to."""
+    used: dict[Term, list[str]] = {}
+    for (kind, direction), recipe in RECIPES.items():
+        for term in (*recipe.gpu, *recipe.host, *recipe.seconds):
+            used.setdefault(term, []).append(f"{kind} {direction}")
+    return [
+        f"| `{term.id}` | {', '.join(ways)} | {term.formula} | {term.source} |"
+        for term, ways in used.items()
+    ]
+
+
 def page() -> str:
     """The text of README.md."""
     ways, streaming = predicted(), json.loads(STREAMING.read_text("utf-8"))
     return PAGE.format(
         weights=conversion_plan(run_of_the_measurement()).weights_bytes / GIB,
         rows="\n".join(_row(row, ways[row["kind"], row["direction"]]) for row in measured()),
+        terms="\n".join(_terms()),
         size=streaming["checkpoint_bytes"] / GIGA,
         processors=streaming["processors"],
         streaming="\n".join(map(_streamed, streaming["rows"])),

@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
-from checkpoints import write_checkpoint
+from checkpoints import Array, write_checkpoint, write_safetensors
 
+from convert.adapters import PREFIX, A, B
 from convert.findings import Verdict
+from convert.hf_folder import ADAPTER_CONFIG, read_hf_folder
 from convert.torch_dist import read_torch_dist
+from convert.values import difference
 from convert.verify import verify_hf, verify_torch_dist
 from planner.dialects import model_hint
 from stack.real_stack import HERE, as_argv, python_path
@@ -27,6 +31,8 @@ SIZES = {
     "tp2": {"tensor_model_parallel_size": 2},
     "pp2": {"pipeline_model_parallel_size": 2},
 }
+RANK = 4
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 WITH_MTP = ("deepseek_v3", "glm4_moe")
 
 
@@ -65,11 +71,73 @@ def jobs(root: Path, trip: Trip) -> Iterator[list[str]]:
     yield as_argv({**common, "to_hf": True, **back})
 
 
+def write_adapter(folder: Path, weights: Path) -> Path:
+    """Return `folder`, now with an adapter of every linear layer, in PEFT's format.
+
+    mcore-bridge wants one A for what Megatron-Core holds as one matrix: q, k and v; gate and up.
+    """
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    pairs: dict[str, Array] = {}
+    shared: dict[str, Array] = {}
+    for name, tensor in read_hf_folder(weights).tensors.items():
+        module, _, last = name.removesuffix(".weight").rpartition(".")
+        if last not in TARGETS:
+            continue
+        group = f"{module}.{'qkv' if last in ('q_proj', 'k_proj', 'v_proj') else last}"
+        group = group.replace("up_proj", "gate_proj")
+        outputs, inputs = tensor.shape
+        a = shared.setdefault(group, rng.standard_normal((RANK, inputs), np.float32))
+        pairs[PREFIX + name.removesuffix(".weight") + A] = a
+        b = rng.standard_normal((outputs, RANK), np.float32) * np.float32(0.01)
+        pairs[PREFIX + name.removesuffix(".weight") + B] = b
+    write_safetensors(folder / "adapter_model.safetensors", pairs)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": RANK,
+        "lora_alpha": 32,
+        "target_modules": list(TARGETS),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def adapter_jobs(root: Path) -> Iterator[list[str]]:
+    """Yield the arguments of an adapter's conversions: there, back, and merged two ways."""
+    write_adapter(root / "adapter", root / "qwen3_moe")
+    common = {
+        "model": root / "qwen3_moe",
+        "model_type": "qwen3_moe",
+        "template": "qwen3",
+        "torch_dtype": "bfloat16",
+        "check_model": False,
+        "tuner_type": "lora",
+        "target_modules": "all-linear",
+        "lora_rank": RANK,
+        "lora_alpha": 32,
+    }
+    given = {**common, "adapters": root / "adapter"}
+    there = {"to_mcore": True, "merge_lora": False, "output_dir": root / "adapter-mcore"}
+    yield as_argv({**given, **there, **SIZES["ep2"]})
+    yield as_argv({**given, "to_hf": True, "output_dir": root / "merged-given", **SIZES["ep2"]})
+    held = {
+        **common,
+        "mcore_model": root / f"{TRIPS[0]}-mcore",
+        "mcore_adapter": root / "adapter-mcore",
+        "to_hf": True,
+    }
+    yield as_argv({**held, "output_dir": root / "merged-held", **SIZES["tp2"]})
+    alone = {"merge_lora": False, "output_dir": root / "adapter-back"}
+    yield as_argv({**held, **alone, **SIZES["pp2"]})
+
+
 def run_trips(root: Path, trips: list[Trip]) -> Path:
-    """Return `root`, now with what all conversions of the trips wrote, by two processes."""
+    """Return `root`, now with what all conversions wrote, by two processes."""
     for model_type in {trip.model_type for trip in trips}:
         write_checkpoint(root / model_type, model_type)
     argvs = [argv for trip in trips for argv in jobs(root, trip)]
+    argvs += adapter_jobs(root)
     (root / "jobs.json").write_text(json.dumps(argvs))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ran = subprocess.run(
@@ -119,3 +187,23 @@ def test_a_real_checkpoint_that_lost_a_file_or_its_end_is_torn(converted: Path, 
             assert verify_torch_dist(checkpoint).verdict is Verdict.DAMAGED, path.name
         finally:
             path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("name", ["merged-given", "merged-held"])
+def test_a_merged_model_is_the_base_and_the_adapters_product(converted: Path, name: str) -> None:
+    source, adapter = converted / "qwen3_moe", converted / "adapter"
+    merged = verify_hf(converted / name, source=source, adapter=adapter)
+    assert [finding.values for finding in merged.findings] == [{"file": "generation_config.json"}]
+    assert "product in 64 weights; 23 of 87 tensors were not changed" in " ".join(merged.checks)
+    other = verify_hf(source, source=source, adapter=adapter).findings
+    assert {finding.id for finding in other} == {"convert.not_merged"}
+    assert len(other) == 64
+
+
+def test_an_adapter_comes_back_to_the_last_bit(converted: Path) -> None:
+    there, back = (
+        read_hf_folder(converted / name, ADAPTER_CONFIG).tensors
+        for name in ("adapter", "adapter-back")
+    )
+    assert there.keys() == back.keys()
+    assert [name for name in there if difference(there[name], back[name]).elements] == []

@@ -106,7 +106,7 @@ def read_torch_dist(path: Path) -> TorchDist:
     if (folder / INDEX).exists():
         try:
             tensors, objects = _read_index(folder / INDEX)
-        except (pickle.UnpicklingError, EOFError, OSError, *_MALFORMED) as error:
+        except Exception as error:  # a pickle that is spoiled can raise anything
             findings.append(damage("bad_file", file=INDEX, reason=one_line(error)))
         else:
             findings += _files(folder, tensors, objects)

@@ -15,6 +15,8 @@ from checkpoints import (
     write_checkpoint,
     write_weights,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convert.findings import Verdict
 from convert.hf_folder import INDEX
@@ -360,3 +362,32 @@ def test_weights_that_are_quantised_keep_their_scales(tmp_path: Path) -> None:
 def test_a_source_that_is_damaged_is_named(checkpoint: Path, source: Path) -> None:
     cut_short(source)
     assert "bad_source" in ids(checkpoint, source=source)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("whole") / "checkpoint")
+
+
+@settings(max_examples=20)
+@given(content=JSON, file=st.sampled_from([INDEX, "tokenizer.json", "tokenizer_config.json"]))
+def test_no_json_beside_the_weights_breaks_the_check(
+    whole: Path, content: object, file: str
+) -> None:
+    kept = (whole / file).read_bytes()
+    try:
+        for written in (
+            content,
+            {"weight_map": content, "model": content, "added_tokens": content},
+        ):
+            (whole / file).write_text(json.dumps(written))
+            assert verify_hf(whole).kind == "hugging-face"
+    finally:
+        (whole / file).write_bytes(kept)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.distributed import checkpoint as dcp
 
 from convert.findings import Verdict
@@ -165,6 +167,25 @@ def test_nothing_of_the_training_stack_is_imported(checkpoint: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "sound []\n"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("whole") / "checkpoint")
+
+
+@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_no_spoiled_index_breaks_reading_it(whole: Path, changes: list[tuple[int, int]]) -> None:
+    index = iteration(whole) / ".metadata"
+    kept = index.read_bytes()
+    spoiled = bytearray(kept)
+    for place, byte in changes:
+        spoiled[place % len(spoiled)] = byte
+    index.write_bytes(spoiled)
+    try:
+        assert verify_torch_dist(whole).kind == "torch_dist"
+    finally:
+        index.write_bytes(kept)
 
 
 def test_an_empty_folder_is_torn(tmp_path: Path) -> None:

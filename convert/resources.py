@@ -73,8 +73,8 @@ GATHERED = Term(
     formula="gate and up of the rank's routed experts once more, on megatron-core 0.18 and later;"
     " before that of one layer's",
     source="megatron-core 0.18.1, megatron/core/transformer/mlp.py:469: a merge function that"
-    " ms-swift 4.6.0, swift/megatron/utils/patcher.py:41 no longer replaces; mcore-bridge 1.6.5,"
-    " gpt_bridge.py:494",
+    " ms-swift 4.6.0, swift/megatron/utils/patcher.py:40 no longer replaces; mcore-bridge 1.6.5,"
+    " gpt_bridge.py:499",
     value=lambda need: need.stage_fc1 if need.merges_anew else need.experts_fc1,
 )
 HF_MODEL = Term(
@@ -110,27 +110,27 @@ PROCESSES = Term(
 STAGED = Term(
     id="staged_weights",
     formula="weights of the node's ranks, each tensor rounded up to a power of two",
-    source="megatron-core 0.18.1, filesystem_async.py:222: a pinned copy before writing;"
+    source="megatron-core 0.18.1, filesystem_async.py:243: a pinned copy before writing;"
     " torch 2.11, c10/core/CachingHostAllocator",
     value=lambda need: need.stage * need.gpus_per_node * need.staging_factor,
 )
 ON_HOST = Term(
     id="weights_on_host",
     formula="2 B x parameters",
-    source="ms-swift 4.6.0, swift/megatron/convert.py:20: use_cpu_initialization",
+    source="ms-swift 4.6.0, swift/megatron/convert.py:21: use_cpu_initialization",
     value=lambda need: need.weights,
 )
 COPIED = Term(
     id="experts_copied",
     formula="gate and up of all routed experts once more",
-    source="megatron-core 0.18.1, filesystem_async.py:153: parts of a tensor are copied before"
+    source="megatron-core 0.18.1, filesystem_async.py:166: parts of a tensor are copied before"
     " writing",
     value=lambda need: need.model_fc1,
 )
 UNWRITTEN = Term(
     id="unwritten_file",
     formula="a file of the result, 5 GB at most, and the layer that is being copied into it",
-    source="mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:115, gpt_bridge.py:1165",
+    source="mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:128, gpt_bridge.py:1205",
     value=lambda need: need.saving_peak,
 )
 START = Term(
@@ -154,7 +154,7 @@ READING_ALL = Term(
 READING_AGAIN = Term(
     id="reading_again",
     formula="the same: transformers reads it first, the bridge afterwards",
-    source="ms-swift 4.6.0, swift/megatron/convert.py:35 and :57",
+    source="ms-swift 4.6.0, swift/megatron/convert.py:35 and :56",
     value=lambda need: need.source / ASSUMED_DISK_BYTES_PER_SECOND,
 )
 WRITING = Term(
@@ -166,6 +166,6 @@ WRITING = Term(
 WRITING_ALONE = Term(
     id="writing",
     formula="bytes / one disk's rate",
-    source="mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:98: the first rank writes",
+    source="mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:119: the first rank writes",
     value=lambda need: need.weights / ASSUMED_DISK_BYTES_PER_SECOND,
 )

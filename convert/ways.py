@@ -276,8 +276,8 @@ def _saving_peak(embedding: int, layers: list[_Layer]) -> int:
     """The most that the writing rank holds: tensors that wait for their file to be full, and of the
     next layer its experts' first matrices twice, or all of it.
 
-    Source: mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:106-118 (a file is written when
-    the next tensor would pass 5 GB) and gpt_bridge.py:1215-1219 (copied expert by expert).
+    Source: mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:124-133 (a file is written when
+    the next tensor would pass 5 GB) and gpt_bridge.py:1203-1206 (copied expert by expert).
     """
     waiting = embedding * BYTES_PER_PARAMETER
     peak = waiting

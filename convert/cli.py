@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from planner.command import AsJson, run_app
+from planner.command import AsJson, run_app, write_output
 
 app = typer.Typer(
     help="Converts weights between Hugging Face's and Megatron-Core's format.",
@@ -61,6 +61,20 @@ def verify(
     from convert.commands import run_verify
 
     return run_verify(checkpoint, source=source, trained=trained, adapter=adapter, as_json=json)
+
+
+@app.command("first-layers")
+def first_layers(
+    model: Annotated[Path, typer.Argument(help="A model in Hugging Face's format.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write.")],
+    layers: Annotated[
+        int | None, typer.Option(help="How many of its layers; 2, or up to a sparse one.")
+    ] = None,
+) -> None:
+    """Write a model of the first layers, to compare logits in little memory."""
+    from convert.first_layers import write_first_layers
+
+    write_output(f"{target}: {write_first_layers(model, target, layers)} tensors\n")
 
 
 def _run(run_folder: Path, script: str, *arguments: Path) -> None:

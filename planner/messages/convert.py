@@ -18,6 +18,16 @@ MESSAGES: dict[str, Message] = {
         "convert it back first: moe-convert mcore-to-hf",
     ),
     "convert.one_of": Message("{flag} and {other} exclude each other", "give one of the two"),
+    "convert.target_exists": Message("{path} exists already", "give another folder"),
+    "convert.target_unwritable": Message("{path} cannot be written: {reason}", "give another"),
+    "convert.layers": Message(
+        "{model} has {number} layers: --layers {layers} is not fewer, or has no sparse one",
+        "give {least} to {most}",
+    ),
+    "convert.no_names": Message(
+        "the tensors of a {model_type} are not known by name", "known are: {known}"
+    ),
+    "convert.damaged": Message("{path} cannot be copied from: {reason}", "verify it first"),
     # files
     "convert.unreadable": Message("{file} cannot be read: {reason}", ""),
     "convert.bad_header": Message("{file} is not a safetensors file: {reason}", _FETCH),

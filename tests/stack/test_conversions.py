@@ -17,6 +17,7 @@ from checkpoints import Array, write_checkpoint, write_safetensors
 
 from convert.adapters import PREFIX, A, B
 from convert.findings import Verdict
+from convert.first_layers import write_first_layers
 from convert.hf_folder import ADAPTER_CONFIG, read_hf_folder
 from convert.torch_dist import read_torch_dist
 from convert.values import difference
@@ -132,12 +133,20 @@ def adapter_jobs(root: Path) -> Iterator[list[str]]:
     yield as_argv({**held, **alone, **SIZES["pp2"]})
 
 
+def first_layers_jobs(root: Path) -> Iterator[list[str]]:
+    """Yield the arguments that convert a model of the first layers."""
+    write_first_layers(root / "deepseek_v3", root / "first", None)
+    hint = {"model_type": "deepseek_v3", "template": "deepseek_v2_5", "check_model": False}
+    flags = {"model": root / "first", **hint, "to_mcore": True, "torch_dtype": "bfloat16"}
+    yield as_argv({**flags, "output_dir": root / "first-mcore", **SIZES["pp2"]})
+
+
 def run_trips(root: Path, trips: list[Trip]) -> Path:
     """Return `root`, now with what all conversions wrote, by two processes."""
     for model_type in {trip.model_type for trip in trips}:
         write_checkpoint(root / model_type, model_type)
     argvs = [argv for trip in trips for argv in jobs(root, trip)]
-    argvs += adapter_jobs(root)
+    argvs += [*adapter_jobs(root), *first_layers_jobs(root)]
     (root / "jobs.json").write_text(json.dumps(argvs))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ran = subprocess.run(
@@ -207,3 +216,9 @@ def test_an_adapter_comes_back_to_the_last_bit(converted: Path) -> None:
     )
     assert there.keys() == back.keys()
     assert [name for name in there if difference(there[name], back[name]).elements] == []
+
+
+def test_a_model_of_the_first_layers_converts(converted: Path) -> None:
+    first = verify_torch_dist(converted / "first-mcore", source=converted / "first")
+    assert first.findings == []
+    assert "the number of parameters" in first.checks

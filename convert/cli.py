@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from planner.command import AsJson, run_app, write_output
+from planner.command import AsJson, run_app
 
 app = typer.Typer(
     help="Converts weights between Hugging Face's and Megatron-Core's format.",
@@ -70,11 +70,12 @@ def first_layers(
     layers: Annotated[
         int | None, typer.Option(help="How many of its layers; 2, or up to a sparse one.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Write a model of the first layers, to compare logits in little memory."""
-    from convert.first_layers import write_first_layers
+    from convert.commands import run_first_layers
 
-    write_output(f"{target}: {write_first_layers(model, target, layers)} tensors\n")
+    run_first_layers(model, target, layers=layers, as_json=json)
 
 
 def _run(run_folder: Path, script: str, *arguments: Path) -> None:

@@ -1,4 +1,4 @@
-"""`moe-convert plan` and `verify`: what they are asked, and what they print."""
+"""`moe-convert plan`, `verify` and `first-layers`: what they are asked, and what they print."""
 
 import time
 from pathlib import Path
@@ -8,6 +8,7 @@ from convert.torch_dist import is_torch_dist
 from convert.verify import verify_hf, verify_torch_dist
 from planner.command import terminal_width, write_output
 from planner.errors import UsageError
+from planner.report.answer import FORMAT_VERSION
 from planner.report.conversion import (
     plan_text,
     plan_to_json,
@@ -64,3 +65,18 @@ def run_verify(
     else:
         write_output(verification_text(result.to_json(), seconds, terminal_width()))
     return DAMAGED if result.verdict is Verdict.DAMAGED else 0
+
+
+def run_first_layers(model: Path, target: Path, *, layers: int | None, as_json: bool) -> None:
+    """Writes a model of the first layers and says how large it is.
+
+    Raises UsageError: those of `write_first_layers`.
+    """
+    from convert.first_layers import write_first_layers
+
+    tensors = write_first_layers(model, target, layers)
+    if as_json:
+        answer = {"format_version": FORMAT_VERSION, "target": str(target), "tensors": tensors}
+        write_output(json_text(answer))
+    else:
+        write_output(f"{tensors} tensors written to {target}\n")

@@ -143,3 +143,15 @@ def test_a_mistake_is_one_sentence(
     assert ran.out == ""
     assert len(ran.err.splitlines()) == 1
     assert wanted in ran.err
+
+
+def test_a_model_of_the_first_layers_is_written_once(here: Path) -> None:
+    first = convert("first-layers", "source", "first", "--json")
+    assert (first.status, first.answer["tensors"]) == (0, 45)
+    other = convert("first-layers", "source", "other", "--layers", "1")
+    assert other.out == "24 tensors written to other\n"
+    again = convert("first-layers", "source", "first")
+    assert (again.status, again.err.splitlines()) == (
+        2,
+        ["error: first exists already; give another folder"],
+    )

@@ -12,6 +12,7 @@ from planner.report.numbers import billions, gib, with_unit
 from planner.units import GIGA
 
 NAME_WIDTH = 13
+LONGEST = 1000  # characters of a sentence
 MOST_SHOWN = 20  # sentences of one kind; --json has all
 FORMATS = {"hugging-face": "Hugging Face's format", "torch_dist": "Megatron-Core's format"}
 DIRECTIONS = {"to_mcore": "To train", "to_hf": "Back"}
@@ -152,8 +153,10 @@ def _listed(name: str, sentences: Any, width: int) -> list[str]:
 def _named(name: str, text: str, width: int) -> list[str]:
     indent = " " * NAME_WIDTH
     first = f"{name:{NAME_WIDTH}}"
+    # Names of tensors and files come from the checkpoint: a terminal must not obey them.
+    printable = "".join(c if c.isprintable() else "?" for c in text)
     return textwrap.wrap(
-        text,
+        textwrap.shorten(printable, LONGEST) if len(printable) > LONGEST else printable,
         width,
         initial_indent=first,
         subsequent_indent=indent,

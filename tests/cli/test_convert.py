@@ -86,6 +86,16 @@ def test_golden_screens_of_plan(here: Path, tuner_type: TunerType) -> None:
     check_golden(f"cli/convert-plan-{tuner_type}.txt", ran.out)
 
 
+def test_a_terminal_obeys_no_name_of_a_tensor(here: Path) -> None:
+    weights = random_weights(tiny_config("qwen3_moe"))
+    weights["a\x1b[31m\n" + "b" * 5000] = weights["lm_head.weight"]
+    write_weights(here / "checkpoint", weights)
+    ran = convert("verify", "checkpoint")
+    assert ran.status == 2
+    assert "\x1b" not in ran.out
+    assert max(map(len, ran.out.splitlines())) < 1100
+
+
 def test_json_of_verify_has_all_findings(here: Path) -> None:
     spoil(here / "checkpoint")
     ran = convert("verify", "checkpoint", "--source", "source", "--json")

@@ -218,6 +218,7 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
             gpus_per_node=cluster.gpus_per_node,
             gpu_name=cluster.gpu.name,
             gpu_memory_bytes=cluster.gpu.memory_usable_bytes,
+            host_memory_bytes=cluster.host_memory_bytes,
         ),
         stack=problem.stack,
         load=scripts.load,

@@ -39,6 +39,7 @@ class Machines:
     gpus_per_node: int
     gpu_name: str
     gpu_memory_bytes: int
+    host_memory_bytes: int = 0  # of a node; 0: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

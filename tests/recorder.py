@@ -26,6 +26,10 @@ LAUNCHER = {
     "RANK",
     "DRY_RUN",
     "CONVERTER",
+    "ADAPTER",
+    "SMOKE",
+    "SMOKE_PROMPT",
+    "TEST_CONVERT_PRECISION",
     "MODEL_PATH",
     "DATASET",
     "LOAD",
@@ -37,6 +41,8 @@ _STAND_IN = """\
 #!{python}
 import json, os, pathlib, sys
 record = {{"argv": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}}
+if "infer" in sys.argv:
+    record["input"] = sys.stdin.read()
 with open({log!r}, "a") as log:
     print(json.dumps([pathlib.Path(sys.argv[0]).name, record]), file=log)
 for flag in ("--output_dir", "--save"):
@@ -44,6 +50,8 @@ for flag in ("--output_dir", "--save"):
         target = pathlib.Path(sys.argv[sys.argv.index(flag) + 1])
         target.mkdir(parents=True)
         (target / "latest_checkpointed_iteration.txt").touch()
+        if "--to_hf" in sys.argv:
+            (target / "config.json").touch()
 sys.exit(int(os.environ.get("STAND_IN_STATUS", "0")))
 """
 
@@ -56,6 +64,7 @@ class Call:
     argv: list[str]
     env: dict[str, str]
     cwd: str
+    input: str = ""
 
 
 @dataclass(frozen=True, slots=True)

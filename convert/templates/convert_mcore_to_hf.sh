@@ -3,9 +3,13 @@
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on @@where, as train.sh is run. @@reason
 @@single_process_note
-# DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
+@@adapter_note
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs @@precision_cost.
+# SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
+# Relative paths start from the folder of this file.
 set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+model=@@model
 output=@@output
 hf=@@hf
 gpus=@@world_size gpus_per_node=@@gpus_per_node
@@ -42,6 +46,7 @@ else
   stop 66 "there is no complete checkpoint in $output"
 fi
 target="$hf/$(basename -- "$checkpoint")"
+@@adapter_target
 if [[ -e "$target" ]]; then
   echo "$target is there already: nothing to do"
   exit 0
@@ -51,7 +56,19 @@ command=(megatron export
 @@arguments
 )
 @@single_process
+@@adapter_arguments
+[[ "${TEST_CONVERT_PRECISION:-0}" == 0 ]] || command+=(@@precision)
 announce "${command[@]}"
 mkdir -p -- "$hf"
+# What an interrupted conversion left is no part of this one; no other node writes before this starts.
+[[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
 "${command[@]}"
-[[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"
+[[ "$NODE_RANK" == 0 ]] || exit 0
+if [[ -f "$model/generation_config.json" && -f "$target.partial/config.json" ]]; then # ms-swift leaves it behind
+  cp -- "$model/generation_config.json" "$target.partial/"
+fi
+mv -T -- "$target.partial" "$target"
+if [[ "${SMOKE:-0}" != 0 ]]; then
+  printf '%s\n' "${SMOKE_PROMPT:-Who are you?}" exit |
+    env -u NNODES -u NPROC_PER_NODE swift infer --model "$target" @@smoke
+fi

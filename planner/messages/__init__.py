@@ -8,6 +8,7 @@ table. Each group has a module of its own.
 
 from planner.messages import (
     config,
+    convert,
     files,
     images,
     inputs,
@@ -41,6 +42,7 @@ _GROUPS = (
     rules,
     setting_rules,
     verify,
+    convert,
 )
 
 MESSAGES: dict[str, Message] = {

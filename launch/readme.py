@@ -5,6 +5,7 @@ from pathlib import Path
 from convert.sizes import conversion_sizes
 from launch.arguments import Folders, train_args
 from launch.dlc import missing_of_job
+from launch.resume import is_resumable
 from launch.text import comment, fill
 from launch.training import title
 from planner.activations import BF16
@@ -21,6 +22,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 CONVERT_STEP = (
     "| `convert_hf_to_mcore.sh` | once, on {nodes} | weights of the model to `{mcore}` |\n"
 )
+RESUMES = """\
+`train.sh`, started again, goes on from the newest complete checkpoint: at most `save_steps` steps
+  are lost. To start again from the beginning, move `output` away."""
+RESUMES_NOT = "An interrupted run cannot be resumed: `no_save_optim` leaves out what that needs."
 
 
 def readme(run: Run) -> str:
@@ -50,6 +55,7 @@ def readme(run: Run) -> str:
             f"\n- `{flag}` is left out: {why}"
             for flag, why in dropped(train_args(run), dialect).items()
         ),
+        resume=RESUMES if is_resumable(run) else RESUMES_NOT,
         job=": give " + ", ".join(f"`{key}`" for key in missing) + " first" if missing else "",
     )
 

@@ -152,3 +152,11 @@ def test_only_the_first_node_puts_the_result_in_place(
     ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=environment)
     assert ran.status == 0, ran.output
     assert (tmp_path / "run" / "mcore").exists() is renames
+
+
+def test_one_node_of_a_job_converts_alone_when_it_is_told_so(tmp_path: Path) -> None:
+    """NNODES=1 wins over what the job's launcher says, in conversions only."""
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    environment = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "NNODES": "1"}
+    ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=environment)
+    assert ran.status == 0, ran.output

@@ -165,7 +165,7 @@ REFUSALS = {
     "Kubeflow counts processes": (
         {"WORLD_SIZE": "16", "RANK": "1", "MASTER_ADDR": "a"},
         65,
-        "NNODES=16 x NPROC_PER_NODE=8 is 128",
+        "WORLD_SIZE=16 x NPROC_PER_NODE=8 is 128",
     ),
     "no rank": ({"NNODES": "2", "MASTER_ADDR": "a"}, 64, "NODE_RANK is missing: 0 to 1"),
     "no rank on PAI-DLC": ({"WORLD_SIZE": "2", "MASTER_ADDR": "a"}, 64, "NODE_RANK is missing"),

@@ -11,7 +11,8 @@ from convert.scripts import hf_to_mcore_sh, mcore_to_hf_sh
 from launch.arguments import check_runnable
 from launch.dlc import job_json
 from launch.readme import readme
-from launch.training import node_env_sh, train_sh, train_yaml
+from launch.text import fill
+from launch.training import TEMPLATES, node_env_sh, train_sh, train_yaml
 from planner.errors import UsageError
 from planner.run import Run, read_run
 
@@ -33,6 +34,7 @@ def render(run: Run, folder: Path) -> Files:
         "train.yaml": train_yaml(run),
         "convert_mcore_to_hf.sh": mcore_to_hf_sh(run),
         "node_env.sh": node_env_sh(run),
+        "on_host.sh": fill(TEMPLATES / "on_host.sh"),
         "job.json": job_json(run, on_nodes),
     }
     return {name: text for name, text in files.items() if text is not None}

@@ -1,0 +1,173 @@
+"""What `moe-launch submit`, `status`, `logs` and `stop` do."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from launch.backends import backend_of_handles, make_backend
+from launch.jobs import Backend, BackendName, Handle, JobStatus, parse_handle
+from launch.submission import Submission, new_id, read_submission, write_submission
+from launch.text import comment
+from planner.command import quoted, write_output
+from planner.errors import UsageError
+from planner.report.json_ import as_json as json_text
+from planner.run import FORMAT_VERSION, Run, read_run
+
+
+def submit(
+    run_folder: Path,
+    backend_name: BackendName | None,
+    hosts: Sequence[str],
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Shows what will be sent, asks, sends it, and prints the handle.
+
+    Raises UsageError: submit.*, job.still_there, those of `read_run` and of the backend.
+    """
+    run = with_hosts(read_run(run_folder), hosts)
+    name = backend_name or _only_backend(run, run_folder)
+    backend = make_backend(name, run, run_folder)
+    if dry_run:
+        content = {"backend": name, "request": backend.shown()}
+        write_output(_json(content) if as_json else backend.shown())
+        return
+    previous = read_submission(run_folder)
+    _refuse_second(run_folder, run, previous)
+    if not yes:
+        _ask(name, backend, as_json)
+    submission = Submission(backend=name, id=new_id(), hosts=tuple(hosts))
+    handle = None
+    if previous and previous.handle is None:
+        handle = _backend_of(previous, run, run_folder).recover(previous.id)
+    if handle is None:
+        write_submission(run_folder, submission)
+        handle = backend.submit(submission.id)
+    write_submission(run_folder, replace(submission, handle=str(handle)))
+    if as_json:
+        write_output(_json({"handle": str(handle)}))
+    else:
+        write_output(f"{handle}\n\nmoe-launch status {quoted(str(run_folder))}\n")
+
+
+def status(job: str, *, as_json: bool) -> None:
+    """Says how far a job is. Raises UsageError: job.*, those of the backend."""
+    found = _find(job)
+    _show(found.handle, found.backend.status(found.handle), as_json)
+
+
+def stop(job: str, *, as_json: bool) -> None:
+    """Ends a job. Raises UsageError: job.*, those of the backend."""
+    found = _find(job)
+    _show(found.handle, found.backend.stop(found.handle), as_json)
+
+
+def logs(job: str, *, node: int, lines: int, follow: bool) -> None:
+    """Prints what a node printed. Raises UsageError: job.*, those of the backend."""
+    found = _find(job)
+    for piece in found.backend.logs(found.handle, node=node, lines=lines, follow=follow):
+        write_output(piece)
+
+
+def with_hosts(run: Run, hosts: Sequence[str]) -> Run:
+    """The run on hosts of the command line, in the place of the site's.
+
+    Raises UsageError: file.bad_value.
+    """
+    if not hosts:
+        return run
+    from planner.site import checked_hosts
+
+    addresses = checked_hosts(hosts)
+    return replace(run, site=replace(run.site, hosts=replace(run.site.hosts, addresses=addresses)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    handle: Handle
+    backend: Backend
+
+
+def _find(job: str) -> _Job:
+    """The job of a handle, or the last one of a run folder.
+
+    Raises UsageError: job.bad_handle, job.not_submitted, job.cut_off, those of `read_run`.
+    """
+    if "://" not in job:
+        return _last_of(Path(job))
+    handle = parse_handle(job)
+    if handle.backend is BackendName.HOSTS:
+        return _last_of(Path(handle.name.rpartition("#")[0]))
+    return _Job(handle, backend_of_handles(handle.backend))
+
+
+def _last_of(run_folder: Path) -> _Job:
+    run = read_run(run_folder)
+    submission = read_submission(run_folder)
+    if submission is None:
+        raise UsageError("job.not_submitted", path=run_folder)
+    if submission.handle is None:
+        raise UsageError("job.cut_off", path=run_folder)
+    return _Job(parse_handle(submission.handle), _backend_of(submission, run, run_folder))
+
+
+def _backend_of(submission: Submission, run: Run, run_folder: Path) -> Backend:
+    return make_backend(submission.backend, with_hosts(run, submission.hosts), run_folder)
+
+
+def _only_backend(run: Run, run_folder: Path) -> BackendName:
+    """The one that the site says. Raises UsageError: submit.no_backend, submit.two_backends."""
+    told = {
+        BackendName.HOSTS: bool(run.site.hosts.addresses),
+        BackendName.DLC: bool(run.site.dlc.workspace_id),
+    }
+    possible = [name for name, given in told.items() if given]
+    if len(possible) == 1:
+        return possible[0]
+    raise UsageError("submit.two_backends" if possible else "submit.no_backend", path=run_folder)
+
+
+def _refuse_second(run_folder: Path, run: Run, previous: Submission | None) -> None:
+    """Two jobs would write the same checkpoints. Raises UsageError: job.still_there."""
+    if previous is None or previous.handle is None:
+        return
+    handle = parse_handle(previous.handle)
+    found = _backend_of(previous, run, run_folder).status(handle)
+    if not found.state.is_final:
+        raise UsageError("job.still_there", path=run_folder, handle=handle, state=found.state.value)
+
+
+def _ask(name: BackendName, backend: Backend, as_json: bool) -> None:
+    """Shows what will be sent, and asks. Raises UsageError: submit.unasked; typer.Abort: no."""
+    if as_json or not sys.stdin.isatty():
+        raise UsageError("submit.unasked")
+    write_output(backend.shown())
+    typer.confirm(f"Submit this to {name}?", abort=True, err=True)
+
+
+def _show(handle: Handle, status: JobStatus, as_json: bool) -> None:
+    if as_json:
+        write_output(_json({"handle": str(handle), **asdict(status)}))
+        return
+    width = max((len(node.name) for node in status.nodes), default=0)
+    lines = [f"{handle} {_words(status.state, status.detail)}"]
+    lines += [
+        f"  {number:<3} {node.name:<{width}} {_words(node.state, node.detail)}"
+        for number, node in enumerate(status.nodes)
+    ]
+    lines += [f"  {comment(event)}" for event in status.events]
+    write_output("\n".join(lines) + "\n")
+
+
+def _words(state: str, detail: str) -> str:
+    return f"{state}: {comment(detail)}" if detail else str(state)
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json_text({"format_version": FORMAT_VERSION, **content})

@@ -1,0 +1,49 @@
+"""Of submitting runs, and of what becomes of them."""
+
+from planner.messages.message import Message
+
+MESSAGES: dict[str, Message] = {
+    "job.bad_handle": Message(
+        "{handle} is not the handle of a job",
+        "give what `moe-launch submit` printed, such as dlc://dlc1abc, or the run folder",
+    ),
+    "job.no_node": Message("the job has no node {node}: it has {nodes}", "give --node from 0 on"),
+    "job.not_submitted": Message("{path} was not submitted yet", "moe-launch submit {path}"),
+    "job.cut_off": Message(
+        "the last submission of {path} was cut off before its job was known",
+        "moe-launch submit {path}: it takes that job if there is one",
+    ),
+    "job.still_there": Message(
+        "{path} was submitted already, and its job {handle} is {state}",
+        "moe-launch stop {path} first, or look with moe-launch status {path}",
+    ),
+    "submit.no_backend": Message(
+        "{path} does not say where it runs",
+        "--hosts HOST,HOST for plain hosts; or plan with a site file that has dlc.workspace_id "
+        "or hosts.addresses",
+    ),
+    "submit.two_backends": Message(
+        "{path} can run on hosts and on PAI-DLC", "--backend hosts or --backend dlc"
+    ),
+    "submit.unasked": Message(
+        "nothing is submitted without being asked, and nobody can be asked here",
+        "--yes to submit, --dry-run to look at what would be sent",
+    ),
+    "submit.unrecorded": Message(
+        "{path} cannot be written: {reason}",
+        "submit from a folder that can be: a submission that is cut off is found again by it",
+    ),
+    "hosts.count": Message(
+        "the run is for {wanted} nodes, and {given} hosts are given: {hosts}",
+        "give one host a node, or plan for these",
+    ),
+    "hosts.failed": Message(
+        "{host}: {reason}",
+        "ssh {host} must work without a password; every host needs bash and the run folder",
+    ),
+    "hosts.no_run_folder": Message(
+        "{host} has no {path}/on_host.sh",
+        "put the run folder on storage that all hosts share, and say its path there as run_folder "
+        "of the site file; moe-launch render writes missing scripts",
+    ),
+}

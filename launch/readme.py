@@ -5,15 +5,13 @@ from pathlib import Path
 from convert.sizes import conversion_sizes
 from launch.arguments import Folders, train_args
 from launch.dlc import missing_of_job
+from launch.expectations import checkpoint_bytes, saved_state_bytes
 from launch.resume import is_resumable
 from launch.text import comment, fill
 from launch.training import title
 from planner.activations import BF16
 from planner.dialects import Dialect, dropped, load_dialect, translate
-from planner.parameters import model_parameters
-from planner.precision import state_bytes
 from planner.run import Load, Run
-from planner.settings import Settings
 from planner.units import GIB
 from planner.workload import TunerType
 
@@ -76,12 +74,8 @@ def _checkpoint(run: Run) -> str:
     args = run.plan.args
     if args["tuner_type"] == TunerType.LORA:
         return "A checkpoint holds the adapters only."
-    parts = model_parameters(run.model, mtp_num_layers=args.get("mtp_num_layers", 0))
-    parameters = sum(parts.values())
-    size = BF16 * parameters
     words = f"{BF16} bytes a parameter"
     if not args["no_save_optim"]:
-        states = state_bytes(Settings(optimizer=run.recipe.optimizer)).saved
-        size += states * (parameters - parts.get("vision", 0))  # a vision tower is frozen
-        words += f", and {states} of the optimizer for each that is trained"
+        words += f", and {saved_state_bytes(run)} of the optimizer for each that is trained"
+    size = checkpoint_bytes(run)
     return f"A checkpoint takes about {size / GIB:.0f} GiB: {words}."

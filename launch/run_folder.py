@@ -10,6 +10,7 @@ from pathlib import Path
 from convert.scripts import hf_to_mcore_sh, mcore_to_hf_sh
 from launch.arguments import check_runnable
 from launch.dlc import job_json
+from launch.expectations import preflight_files
 from launch.readme import readme
 from launch.text import fill
 from launch.training import TEMPLATES, node_env_sh, train_sh, train_yaml
@@ -17,7 +18,7 @@ from planner.errors import UsageError
 from planner.run import Run, read_run
 
 Files = dict[str, str]
-"""Names and contents; those that end in .sh can be run."""
+"""Names, one of them in a folder of its own, and contents; those that end in .sh can be run."""
 
 
 def render(run: Run, folder: Path) -> Files:
@@ -36,6 +37,7 @@ def render(run: Run, folder: Path) -> Files:
         "node_env.sh": node_env_sh(run),
         "on_host.sh": fill(TEMPLATES / "on_host.sh"),
         "job.json": job_json(run, on_nodes),
+        **preflight_files(run),
     }
     return {name: text for name, text in files.items() if text is not None}
 
@@ -80,9 +82,10 @@ def render_again(folder: Path) -> Files:
     optional = {"convert_hf_to_mcore.sh", "train.yaml"}
     try:
         for name, text in files.items():
-            partial = folder / f".partial.{name}"
+            path = folder / name
+            partial = path.with_name(f".partial.{path.name}")
             _write(partial, text)
-            partial.replace(folder / name)
+            partial.replace(path)
         for name in optional - files.keys():
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
@@ -91,6 +94,7 @@ def render_again(folder: Path) -> Files:
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     # surrogateescape: a path of the user's need not be UTF-8.
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     path.chmod(0o755 if path.suffix == ".sh" else 0o644)

@@ -93,7 +93,7 @@ def run_script(
     search = f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin" if commands else "/usr/bin:/bin"
     ran = subprocess.run(
         ["bash", script, *arguments],
-        env={**clean, "PATH": search, **(env or {})},
+        env={**clean, "PATH": search, "PREFLIGHT": "0", **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,

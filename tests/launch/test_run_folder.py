@@ -94,6 +94,12 @@ def test_a_folder_without_run_json_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
+def texts(folder: Path) -> dict[str, str]:
+    """Return what a run folder holds, by name."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
 # -- writing ---------------------------------------------------------------------------------------
 
 
@@ -102,7 +108,7 @@ def test_the_folder_holds_what_was_rendered_and_scripts_can_be_run(
     case: Case, tmp_path: Path
 ) -> None:
     files = write_run_folder(case.run, tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == set(files)
+    assert texts(tmp_path / "run") == files
     for name in files:
         assert os.access(tmp_path / "run" / name, os.X_OK) == name.endswith(".sh")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -181,8 +187,8 @@ def test_a_writer_that_is_killed_leaves_no_half_written_folder(tmp_path: Path) -
     shown = [path for path in runs.iterdir() if not path.name.startswith(".")]
     assert shown
     for folder in shown:
-        assert {path.name: path.read_text() for path in folder.iterdir()}.keys() == files.keys()
-        assert all(path.stat().st_size for path in folder.iterdir())
+        assert texts(folder).keys() == files.keys()
+        assert all(texts(folder).values())
     assert len(list(runs.glob(".*"))) <= 1
 
 
@@ -198,7 +204,7 @@ def test_rendering_again_changes_nothing(case: Case, tmp_path: Path) -> None:
         if name != "run.json":
             (folder / name).write_text("changed")
     render_again(folder)
-    assert {p.name: p.read_text() for p in folder.iterdir() if p.is_file()} == files
+    assert texts(folder) == files
     assert os.access(folder / "train.sh", os.X_OK)
     assert (folder / "output").is_dir()
 

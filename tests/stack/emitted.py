@@ -28,6 +28,7 @@ def _node_environment(megatron_core: str) -> dict[str, str]:
         "PYTHONPATH": python_path(megatron_core),
         "MOE_PLANNER_STACK_ON": "cpu",
         "HF_HUB_OFFLINE": "1",
+        "PREFLIGHT": "0",
         "MASTER_PORT": str(_free_port()),
     }
 

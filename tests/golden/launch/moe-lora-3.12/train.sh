@@ -7,7 +7,8 @@
 #   PAI-DLC, Kubeflow, Slurm (srun --ntasks-per-node=1)   bash train.sh
 # Flags that follow the name are added at the end and win.
 # Started again, it goes on from the newest complete checkpoint.
-# DRY_RUN=1 shows the command and stops. PREFLIGHT=0 starts without looking at the nodes first.
+# DRY_RUN=1 shows the command and stops. Before training, all nodes are looked at: PREFLIGHT=0 leaves that
+# out, PREFLIGHT=report starts whatever it finds.
 # Relative paths start from the folder of this file.
 set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -111,4 +112,12 @@ command=(megatron sft
 announce "${command[@]}"
 [[ -e /mnt/data/runs/mine/mcore/latest_checkpointed_iteration.txt ]] ||
   stop 66 "the weights are not converted yet: run convert_hf_to_mcore.sh first"
+if [[ "${PREFLIGHT:-1}" != 0 ]]; then
+  python="$(head -n 1 -- "$(command -v megatron)")" # the one that ms-swift is installed for
+  python="${python#\#!}"
+  [[ -x "$python" && "$python" == *python* ]] || python=python3
+  PYTHONDONTWRITEBYTECODE=1 "$python" -m preflight "${resume[1]:-}" ||
+    [[ "$PREFLIGHT" == report ]] ||
+    stop 68 "training would fail: node 0 says why; PREFLIGHT=report starts all the same"
+fi
 exec "${command[@]}"

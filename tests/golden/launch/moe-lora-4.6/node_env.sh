@@ -13,7 +13,8 @@
 # NPROC_PER_NODE may be left out. What counts is that all nodes together have the GPUs. Two that are there
 # must agree; with `alone`, NNODES=1 means this node whatever the others say.
 # Exit statuses: 64 a variable is missing or wrong, 65 not the plan's number of GPUs, 66 an input is
-# missing or does not fit, 67 two variables contradict each other, 69 a command is missing.
+# missing or does not fit, 67 two variables contradict each other, 68 the preflight found what would fail,
+# 69 a command is missing.
 
 stop() { # stop STATUS MESSAGE
   printf '%s: %s\n' "${0##*/}" "$2" >&2

@@ -94,7 +94,7 @@ def _stack(config: dict[str, Any], facts: Facts) -> Row:
     other = [
         f"{name} {facts[0]['versions'].get(name)}, not {version}"
         for name, version in config["stack"].items()
-        if facts[0]["versions"].get(name, "").split("+")[0] != version
+        if facts[0]["versions"].get(name, "").split("+")[0] != version.split("+")[0]
     ]
     if other:
         fix = "plan with --stack FILE of this image (plan stack detect)"

@@ -97,6 +97,20 @@ def stop(job: Job, json: AsJson = False) -> None:
     end(job, as_json=json)
 
 
+@app.command()
+def doctor(
+    run_folder: RunFolder,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask PAI-DLC and the hosts too, by reads only.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Look for what a run would fail at, before it takes any machine."""
+    from launch.commands import doctor as examine
+
+    examine(run_folder, online=online, as_json=json)
+
+
 def main() -> None:
     """The console command."""
     run_app(app, as_json="--json" in sys.argv)

@@ -75,6 +75,24 @@ def logs(job: str, *, node: int, lines: int, follow: bool) -> None:
         write_output(piece)
 
 
+def doctor(run_folder: Path, *, online: bool, as_json: bool) -> None:
+    """Prints what was looked at; status 2 where something would fail.
+
+    Raises UsageError: those of `read_run` and `render`; typer.Exit.
+    """
+    from launch.doctor import Patient, examine
+    from launch.doctor_online import examine_online
+
+    patient = Patient(read_run(run_folder), run_folder)
+    rows = examine(patient) + (examine_online(patient) if online else [])
+    if as_json:
+        write_output(_json({"checks": [asdict(row) for row in rows]}))
+    else:
+        write_output("".join(f"{row.text()}\n" for row in rows))
+    if any(row.failed for row in rows):
+        raise typer.Exit(UsageError.exit_status)
+
+
 def with_hosts(run: Run, hosts: Sequence[str]) -> Run:
     """The run on hosts of the command line, in the place of the site's.
 

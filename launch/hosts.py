@@ -42,6 +42,16 @@ class HostsBackend:
 
         Raises EnvironmentLacksError: hosts.failed, hosts.no_run_folder.
         """
+        self.check_reachable()
+        try:
+            self._on_all(lambda node: self._run(node, self._command("start", submission_id, node)))
+        except EnvironmentLacksError:
+            self._stop(submission_id)
+            raise
+        return Handle(BackendName.HOSTS, f"{self.run_folder}#{submission_id}")
+
+    def check_reachable(self) -> None:
+        """Raises EnvironmentLacksError: hosts.failed, hosts.no_run_folder."""
         look = f"test -e {shlex.quote(self._script)} && echo here || echo missing"
         found = self._on_all(lambda node: self._run(node, look))
         for address, answer in zip(self.hosts.addresses, found, strict=True):
@@ -49,12 +59,6 @@ class HostsBackend:
                 raise EnvironmentLacksError(
                     "hosts.no_run_folder", host=address, path=self.run_folder
                 )
-        try:
-            self._on_all(lambda node: self._run(node, self._command("start", submission_id, node)))
-        except EnvironmentLacksError:
-            self._stop(submission_id)
-            raise
-        return Handle(BackendName.HOSTS, f"{self.run_folder}#{submission_id}")
 
     def recover(self, submission_id: str) -> Handle | None:
         """None: what a submission that was cut off has started is stopped again."""

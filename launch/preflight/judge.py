@@ -33,8 +33,13 @@ class Row:
 
     def text(self) -> str:
         """One line, two with a way out."""
-        line = f"{self.level:<5}{self.name:<11}{self.found}"
-        return f"{line}\n{'':16}-> {self.fix}" if self.fix else line
+        line = f"{self.level:<5}{self.name:<12}{_printable(self.found)}"
+        return f"{line}\n{'':17}-> {_printable(self.fix)}" if self.fix else line
+
+
+def _printable(text: str) -> str:
+    """On one line: names of files and values of variables can hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def judge(

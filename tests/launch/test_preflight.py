@@ -97,7 +97,7 @@ def folder(tmp_path: Path) -> Path:
 def rows_of(text: str) -> dict[str, list[str]]:
     """The levels of the rows of a printed table, by name, with their lines."""
     lines = [line for line in text.splitlines()[1:] if not line.startswith(" ")]
-    return {line[5:16].strip(): [line[:5].strip(), line[16:]] for line in lines}
+    return {line[5:17].strip(): [line[:5].strip(), line[17:]] for line in lines}
 
 
 def test_two_nodes_that_are_well_pass(folder: Path) -> None:

@@ -19,8 +19,8 @@ def _free_port() -> int:
     return port
 
 
-def _node_environment(megatron_core: str) -> dict[str, str]:
-    """The environment of a node that has nothing of a launcher's, and CPUs for GPUs."""
+def node_environment(megatron_core: str) -> dict[str, str]:
+    """Return the environment of a node that has nothing of a launcher's, and CPUs for GPUs."""
     plain = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
     return {
         **plain,
@@ -37,7 +37,7 @@ def run_script(script: Path, *arguments: str, megatron_core: str = "0.16.1") -> 
     """Return what a script printed. Raises AssertionError with it if the script failed."""
     ran = subprocess.run(
         ["bash", str(script), *arguments],
-        env=_node_environment(megatron_core),
+        env=node_environment(megatron_core),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -11,7 +11,6 @@ from planner.command import AsJson, run_app, write_output
 
 app = typer.Typer(
     help="Runs what `plan --output-dir` wrote.",
-    epilog="doctor and watch are names of commands to come.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -109,6 +108,21 @@ def doctor(
     from launch.commands import doctor as examine
 
     examine(run_folder, online=online, as_json=json)
+
+
+@app.command()
+def watch(
+    run_folder: RunFolder,
+    once: Annotated[bool, typer.Option("--once", help="Say how far it is, and end.")] = False,
+    intervals: Annotated[
+        int, typer.Option(min=1, help="Steps that may fail to come until it says so.")
+    ] = 10,
+    json: AsJson = False,
+) -> None:
+    """Follow a run's log: progress, loss, memory and speed beside the plan's; what strays."""
+    from launch.watch import watch as follow
+
+    follow(run_folder, once=once, intervals=intervals, as_json=json)
 
 
 def main() -> None:

@@ -46,4 +46,28 @@ MESSAGES: dict[str, Message] = {
         "put the run folder on storage that all hosts share, and say its path there as run_folder "
         "of the site file; moe-launch render writes missing scripts",
     ),
+    "watch.not_finite": Message(
+        "{what} is {value}: what follows is worth nothing",
+        "stop it, and go on from the last checkpoint with a smaller lr",
+    ),
+    "watch.memory": Message(
+        "{used:.1f} GiB are reserved, the plan had {planned:.1f} (more than {band:.1f} % over)",
+        "look at the load of the experts; leave more room: --recompute full, or a larger pp",
+    ),
+    "watch.slow": Message(
+        "a step takes {seconds:.3g} s, the plan had {planned:.3g}",
+        "look whether NCCL uses RDMA (NCCL_DEBUG=INFO) and whether data loading waits",
+    ),
+    "watch.routing": Message(
+        "the load balancing loss is {load:.2f}, and 1 means even: few experts get most tokens",
+        "raise moe_aux_loss_coeff; memory and time grow with the busiest expert",
+    ),
+    "watch.jump": Message(
+        "{what} is {now:.3g}, usual was {usual:.3g}",
+        "look at the data of these steps; a smaller lr or a longer warm-up helps",
+    ),
+    "watch.silent": Message(
+        "no step for {quiet:.0f} s, and one takes about {step:.3g} s",
+        "moe-launch status and logs say what the nodes do; it may be saving a checkpoint",
+    ),
 }

@@ -20,11 +20,16 @@ Job = Annotated[str, typer.Argument(help="A handle such as dlc://dlc1abc, or a r
 
 
 @app.command()
-def render(run_folder: RunFolder) -> None:
+def render(
+    run_folder: RunFolder,
+    site: Annotated[
+        Path | None, typer.Option(help="YAML file of another site, which the run then has.")
+    ] = None,
+) -> None:
     """Write the scripts of a run folder again, from its run.json."""
     from launch.run_folder import render_again
 
-    write_output("".join(f"{run_folder / name}\n" for name in render_again(run_folder)))
+    write_output("".join(f"{run_folder / name}\n" for name in render_again(run_folder, site)))
 
 
 @app.command()
@@ -56,7 +61,9 @@ def submit(
         str, typer.Option(help="Plain hosts, with commas, one a node; the first is the master.")
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what is sent.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what is sent.", envvar="DRY_RUN")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Start a run on all its nodes; prints a handle for status, logs and stop."""

@@ -149,7 +149,8 @@ def _job(patient: Patient) -> Iterator[Row]:
     missing = missing_of_job(patient.run)
     if missing:
         found = f"the site file lacks {', '.join(missing)}"
-        yield Row(FAIL, "job", found, "add them, and plan again")
+        fix = f"moe-launch render {patient.run_folder} --site FILE, with them in the file"
+        yield Row(FAIL, "job", found, fix)
         return
     try:
         job = read_job(patient.run_folder / "job.json")

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from convert.scripts import hf_to_mcore_sh, mcore_to_hf_sh
@@ -16,6 +17,7 @@ from launch.text import fill
 from launch.training import TEMPLATES, node_env_sh, train_sh, train_yaml
 from planner.errors import UsageError
 from planner.run import Run, read_run
+from planner.site import Site, load_site, with_absolute_paths
 
 Files = dict[str, str]
 """Names, one of them in a folder of its own, and contents; those that end in .sh can be run."""
@@ -72,13 +74,19 @@ def write_run_folder(run: Run, folder: Path) -> Files:
     return files
 
 
-def render_again(folder: Path) -> Files:
+def render_again(folder: Path, site: Path | None = None) -> Files:
     """Writes the files of an existing run folder again, from its run.json, each whole or not.
 
-    Files that the run no longer has are taken away; others in the folder are left alone.
-    Raises UsageError: those of `read_run` and `render`, run.folder_unwritable.
+    With a site file, for that site, which run.json then holds; a model and data that it does not
+    name stay. Files that the run no longer has are taken away; others are left alone.
+    Raises UsageError: those of `read_run`, `load_site` and `render`, run.folder_unwritable.
     """
-    files = render(read_run(folder), folder)
+    run = read_run(folder)
+    if site is not None:
+        run = replace(run, site=_moved(run.site, with_absolute_paths(load_site(site))))
+    files = render(run, folder)
+    if site is not None:
+        files["run.json"] = run_json(run)
     optional = {"convert_hf_to_mcore.sh", "train.yaml"}
     try:
         for name, text in files.items():
@@ -91,6 +99,15 @@ def render_again(folder: Path) -> Files:
     except OSError as error:
         raise _unwritable(folder, error) from None
     return files
+
+
+def _moved(before: Site, after: Site) -> Site:
+    """The new site, with the model and the data of the one before where it has none."""
+    return replace(
+        after,
+        model_path=after.model_path or before.model_path,
+        dataset=after.dataset or before.dataset,
+    )
 
 
 def _write(path: Path, text: str) -> None:

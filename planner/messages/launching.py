@@ -19,8 +19,8 @@ MESSAGES: dict[str, Message] = {
     ),
     "submit.no_backend": Message(
         "{path} does not say where it runs",
-        "--hosts HOST,HOST for plain hosts; or plan with a site file that has dlc.workspace_id "
-        "or hosts.addresses",
+        "--hosts HOST,HOST for plain hosts; or moe-launch render {path} --site FILE, with "
+        "dlc.workspace_id or hosts.addresses in the file",
     ),
     "submit.two_backends": Message(
         "{path} can run on hosts and on PAI-DLC", "--backend hosts or --backend dlc"

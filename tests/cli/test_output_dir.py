@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from console import EXAMPLE, plan
+from dlc_server import dlc_service
 from recorder import LAUNCHER, run_script, stand_ins
 
 from launch.run_folder import render_again
@@ -123,8 +124,9 @@ def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPro
     dropped = {*LAUNCHER, "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     clean = {name: value for name, value in os.environ.items() if name not in dropped}
     search = os.pathsep.join([str(stand_ins(folder / "stand-ins")), "/usr/bin", "/bin"])
+    installed = [f"--old-file={BIN.parent / name}" for name in ("core", "dlc")]
     return subprocess.run(
-        ["make", f"--old-file={BIN.parent / 'core'}", f"VENV={BIN.parent}", "train-moe", *words],
+        ["make", *installed, f"VENV={BIN.parent}", "train-moe", *words],
         cwd=ROOT,
         env={**clean, "PATH": search, **variables},
         capture_output=True,
@@ -178,3 +180,38 @@ def test_make_asks_for_the_model_and_the_data_in_one_line(folder: Path) -> None:
     ran = make(folder, "NNODES=2", f"RUN={folder}/run")
     assert ran.stderr.splitlines()[0].startswith("error: scripts need --model-path and --dataset")
     assert not (folder / "run").exists()
+
+
+SITE = """\
+run_folder: /mnt/data/first
+workspace: /mnt/data
+image: registry.example/ms-swift:4.6
+mounts: [{{mount_path: /mnt/data, uri: "oss://bucket/data"}}]
+dlc: {{region: cn-x, endpoint: "{endpoint}", workspace_id: "7", ecs_spec: ml.big}}
+"""
+
+
+def test_make_plans_and_submits_to_pai_dlc(folder: Path) -> None:
+    """One command from the model's name to a job; asked again, it says that the job is there."""
+    credentials = {
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": "id",
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "secret",
+        "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
+    }
+    with dlc_service() as service:
+        (folder / "site.yaml").write_text(SITE.format(endpoint=service.endpoint))
+        words = (
+            *("BACKEND=dlc", "NNODES=2", f"RUN={folder}/run", f"SITE={folder}/site.yaml"),
+            *("MODEL_PATH=/mnt/data/Qwen3-30B-A3B", "DATASET=/mnt/data/a.jsonl", "LOAD=direct"),
+        )
+        shown = make(folder, *words, "DRY_RUN=1", **credentials)
+        assert shown.returncode == 0, shown.stderr
+        assert service.jobs == {}
+        ran = make(folder, *words, "YES=1", **credentials)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.startswith("dlc://dlc1\n")
+        again = make(folder, *words, "YES=1", **credentials)
+        assert "its job dlc://dlc1 is running" in again.stderr
+    (job,) = service.jobs.values()
+    assert job["JobSpecs"][0]["PodCount"] == 2
+    assert job["UserCommand"] == "bash /mnt/data/first/train.sh"

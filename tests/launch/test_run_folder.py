@@ -217,6 +217,21 @@ def test_rendering_again_takes_away_what_the_run_no_longer_has(tmp_path: Path) -
     assert not (tmp_path / "run" / "convert_hf_to_mcore.sh").exists()
 
 
+def test_a_run_moves_to_another_site_and_keeps_its_model_and_data(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    before = read_run(tmp_path / "run")
+    (tmp_path / "site.yaml").write_text("workspace: /mnt/w\nhosts: {addresses: [a, b]}\n")
+    render_again(tmp_path / "run", tmp_path / "site.yaml")
+    after = read_run(tmp_path / "run")
+    assert after.site.hosts.addresses == ("a", "b")
+    assert (after.site.model_path, after.site.dataset) == (
+        before.site.model_path,
+        before.site.dataset,
+    )
+    assert replace(after, site=before.site) == before
+    assert 'output_dir: "/mnt/w/output"' in (tmp_path / "run" / "train.yaml").read_text()
+
+
 # -- the PAI-DLC job -------------------------------------------------------------------------------
 
 

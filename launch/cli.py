@@ -88,11 +88,12 @@ def logs(
     node: Annotated[int, typer.Option(min=0, help="Rank of the node; the last has the loss.")] = 0,
     lines: Annotated[int, typer.Option(min=1, help="How many, from the end.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the node ends.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Print what a node printed."""
     from launch.commands import logs as show
 
-    show(job, node=node, lines=lines, follow=follow)
+    show(job, node=node, lines=lines, follow=follow, as_json=json)
 
 
 @app.command()

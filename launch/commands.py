@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from launch.backends import backend_of_handles, make_backend
-from launch.jobs import Backend, BackendName, Handle, JobStatus, parse_handle
+from launch.jobs import Backend, BackendName, Handle, JobStatus, State, parse_handle
 from launch.submission import Submission, new_id, read_submission, write_submission
 from launch.text import comment
 from planner.command import quoted, write_output
@@ -42,14 +42,12 @@ def submit(
     _refuse_second(run_folder, run, previous)
     if not yes:
         _ask(name, backend, as_json)
-    submission = Submission(backend=name, id=new_id(), hosts=tuple(hosts))
-    handle = None
-    if previous and previous.handle is None:
-        handle = _backend_of(previous, run, run_folder).recover(previous.id)
+    handle = _recovered(run_folder, run, previous)
     if handle is None:
+        submission = Submission(backend=name, id=new_id(), hosts=tuple(hosts))
         write_submission(run_folder, submission)
         handle = backend.submit(submission.id)
-    write_submission(run_folder, replace(submission, handle=str(handle)))
+        write_submission(run_folder, replace(submission, handle=str(handle)))
     if as_json:
         write_output(_json({"handle": str(handle)}))
     else:
@@ -65,13 +63,24 @@ def status(job: str, *, as_json: bool) -> None:
 def stop(job: str, *, as_json: bool) -> None:
     """Ends a job. Raises UsageError: job.*, those of the backend."""
     found = _find(job)
-    _show(found.handle, found.backend.stop(found.handle), as_json)
+    status = found.backend.stop(found.handle)
+    if found.run_folder and found.submission:
+        write_submission(found.run_folder, replace(found.submission, stopped=True))
+    _show(found.handle, status, as_json)
 
 
-def logs(job: str, *, node: int, lines: int, follow: bool) -> None:
-    """Prints what a node printed. Raises UsageError: job.*, those of the backend."""
+def logs(job: str, *, node: int, lines: int, follow: bool, as_json: bool) -> None:
+    """Prints what a node printed; as JSON, when all of it is known.
+
+    Raises UsageError: job.*, those of the backend.
+    """
     found = _find(job)
-    for piece in found.backend.logs(found.handle, node=node, lines=lines, follow=follow):
+    pieces = found.backend.logs(found.handle, node=node, lines=lines, follow=follow)
+    if as_json:
+        said = [piece.rstrip("\n") for piece in pieces]
+        write_output(_json({"handle": str(found.handle), "node": node, "lines": said}))
+        return
+    for piece in pieces:
         write_output(piece)
 
 
@@ -110,6 +119,8 @@ def with_hosts(run: Run, hosts: Sequence[str]) -> Run:
 class _Job:
     handle: Handle
     backend: Backend
+    run_folder: Path | None = None  # and its submission; of a handle alone neither is known
+    submission: Submission | None = None
 
 
 def _find(job: str) -> _Job:
@@ -132,7 +143,8 @@ def _last_of(run_folder: Path) -> _Job:
         raise UsageError("job.not_submitted", path=run_folder)
     if submission.handle is None:
         raise UsageError("job.cut_off", path=run_folder)
-    return _Job(parse_handle(submission.handle), _backend_of(submission, run, run_folder))
+    backend = _backend_of(submission, run, run_folder)
+    return _Job(parse_handle(submission.handle), backend, run_folder, submission)
 
 
 def _backend_of(submission: Submission, run: Run, run_folder: Path) -> Backend:
@@ -152,13 +164,27 @@ def _only_backend(run: Run, run_folder: Path) -> BackendName:
 
 
 def _refuse_second(run_folder: Path, run: Run, previous: Submission | None) -> None:
-    """Two jobs would write the same checkpoints. Raises UsageError: job.still_there."""
+    """Two jobs would write the same checkpoints; but what was stopped and does not answer, is gone.
+
+    Raises UsageError: job.still_there.
+    """
     if previous is None or previous.handle is None:
         return
     handle = parse_handle(previous.handle)
     found = _backend_of(previous, run, run_folder).status(handle)
-    if not found.state.is_final:
+    is_gone = previous.stopped and found.state is State.LOST
+    if not found.state.is_final and not is_gone:
         raise UsageError("job.still_there", path=run_folder, handle=handle, state=found.state.value)
+
+
+def _recovered(run_folder: Path, run: Run, previous: Submission | None) -> Handle | None:
+    """The job of a submission that was cut off, which the run folder then remembers; else None."""
+    if previous is None or previous.handle is not None:
+        return None
+    handle = _backend_of(previous, run, run_folder).recover(previous.id)
+    if handle is not None:
+        write_submission(run_folder, replace(previous, handle=str(handle)))
+    return handle
 
 
 def _ask(name: BackendName, backend: Backend, as_json: bool) -> None:

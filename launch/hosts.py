@@ -86,6 +86,11 @@ class HostsBackend:
         ) as process:
             assert process.stdout is not None
             yield from process.stdout
+        if process.returncode:
+            host = self.hosts.addresses[node]
+            raise EnvironmentLacksError(
+                "hosts.failed", host=host, reason="no log can be read there"
+            )
 
     @property
     def _script(self) -> str:

@@ -23,6 +23,7 @@ class Submission:
     id: str
     hosts: tuple[str, ...] = ()  # where plain hosts were named on the command line
     handle: str | None = None
+    stopped: bool = False  # by moe-launch stop
 
 
 def new_id() -> str:

@@ -14,7 +14,7 @@ from planner.report.json_ import as_json as json_text
 from planner.report.numbers import bar, gib, seconds
 from planner.run import FORMAT_VERSION, Run, read_run
 
-POLL_SECONDS = 2
+POLL_SECONDS = 1
 LEAST_SILENCE_SECONDS = 60
 BAR = 20
 

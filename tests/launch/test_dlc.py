@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -240,13 +241,16 @@ def test_a_run_is_submitted_watched_and_stopped(service: Service, tmp_path: Path
     assert "its job dlc://dlc1 is running; moe-launch stop run first" in err
     _, out, _ = finished("logs", "run", folder=tmp_path)
     assert out == "one\ntwo\n"
+    _, out, _ = finished("logs", "run", "--json", folder=tmp_path)
+    assert json.loads(out)["lines"] == ["one", "two"]
     _, out, _ = finished("stop", "run", folder=tmp_path)
     assert out.startswith("dlc://dlc1 stopped: Stopped\n")
     assert len(service.jobs) == 1
-    for path in (tmp_path / "run").iterdir():
-        assert SECRET not in path.read_text()
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert not [path for path in files if SECRET in path.read_text()]
 
 
+@pytest.mark.slow
 def test_a_submitter_that_is_killed_before_its_answer_leaves_one_job(
     service: Service, tmp_path: Path
 ) -> None:
@@ -282,6 +286,31 @@ def test_nothing_is_sent_where_nobody_can_be_asked(service: Service, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("said", "status", "jobs"), [("n\n", 130, 0), ("y\n", 0, 1)])
+def test_a_person_is_shown_the_request_and_asked(
+    service: Service, tmp_path: Path, said: str, status: int, jobs: int
+) -> None:
+    write_run_folder(run_on(service), tmp_path / "run")
+    terminal, inner = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", "from launch.cli import main; main()", "submit", "run"],
+        env={**os.environ, **CREDENTIALS},
+        cwd=tmp_path,
+        stdin=inner,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.write(terminal, said.encode())
+        out, err = process.communicate()
+    os.close(terminal)
+    os.close(inner)
+    assert process.returncode == status, err
+    assert '"UserCommand": "bash /mnt/data/plans/mine/train.sh"' in out
+    assert "Submit this to dlc? [y/N]" in err
+    assert len(service.jobs) == jobs
+
+
 def test_without_credentials_one_sentence_says_so(service: Service, tmp_path: Path) -> None:
     write_run_folder(run_on(service), tmp_path / "run")
     nothing = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": ""}

@@ -145,6 +145,7 @@ def test_a_run_goes_from_submission_to_its_end(cluster: Cluster) -> None:
     assert cluster.left() == []
 
 
+@pytest.mark.slow
 def test_when_one_node_fails_all_stop_and_say_why(cluster: Cluster) -> None:
     cluster.submit()
     cluster.end(1, 3)
@@ -196,6 +197,10 @@ def test_a_node_that_falls_silent_is_lost_and_the_others_stop(cluster: Cluster) 
     assert cluster.states() == ["lost", "failed"]
     assert cluster.answer("stop", cluster.run)["nodes"][0]["state"] == "lost"
     assert cluster.left() == []
+    for node in (0, 1):
+        (cluster.pids / str(node)).unlink()
+    cluster.submit()
+    cluster.answer("stop", cluster.run)
 
 
 @pytest.mark.slow

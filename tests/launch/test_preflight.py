@@ -161,7 +161,8 @@ PREFLIGHT = """import sys; print("looked", sys.argv[1:]); sys.exit(5)"""
 
 
 @pytest.mark.parametrize(
-    ("variable", "status", "trains"), [("1", 68, False), ("report", 0, True), ("0", 0, True)]
+    ("variable", "status", "trains"),
+    [("", 68, False), ("1", 68, False), ("report", 0, True), ("0", 0, True)],
 )
 def test_train_sh_starts_after_its_preflight(
     folder: Path, variable: str, status: int, trains: bool

@@ -103,7 +103,7 @@ if [[ "${PREFLIGHT:-1}" != 0 ]]; then
   python="${python#\#!}"
   [[ -x "$python" && "$python" == *python* ]] || python=python3
   PYTHONDONTWRITEBYTECODE=1 "$python" -m preflight "${resume[1]:-}" ||
-    [[ "$PREFLIGHT" == report ]] ||
+    [[ "${PREFLIGHT:-}" == report ]] ||
     stop 68 "training would fail: node 0 says why; PREFLIGHT=report starts all the same"
 fi
 exec "${command[@]}"

@@ -35,4 +35,4 @@ def _hosts(run: Run, run_folder: Path) -> HostsBackend:
         raise UsageError(
             "hosts.count", wanted=wanted, given=len(addresses), hosts=", ".join(addresses) or "none"
         )
-    return HostsBackend(hosts=run.site.hosts, run_folder=on_nodes(run, run_folder))
+    return HostsBackend(hosts=run.site.hosts, run_folder=on_nodes(run, run_folder), here=run_folder)

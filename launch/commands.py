@@ -1,4 +1,4 @@
-"""What `moe-launch submit`, `status`, `logs` and `stop` do."""
+"""What `moe-launch submit`, `status`, `logs`, `stop` and `doctor` do."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,15 @@ from typing import Any
 import typer
 
 from launch.backends import backend_of_handles, make_backend
-from launch.jobs import Backend, BackendName, Handle, JobStatus, State, parse_handle
+from launch.jobs import (
+    Backend,
+    BackendName,
+    Handle,
+    JobStatus,
+    State,
+    UnknownJobError,
+    parse_handle,
+)
 from launch.submission import Submission, new_id, read_submission, write_submission
 from launch.text import comment
 from planner.command import quoted, write_output
@@ -44,7 +52,8 @@ def submit(
         _ask(name, backend, as_json)
     handle = _recovered(run_folder, run, previous)
     if handle is None:
-        submission = Submission(backend=name, id=new_id(), hosts=tuple(hosts))
+        addresses = run.site.hosts.addresses if name is BackendName.HOSTS else ()
+        submission = Submission(backend=name, id=new_id(), hosts=addresses)
         write_submission(run_folder, submission)
         handle = backend.submit(submission.id)
         write_submission(run_folder, replace(submission, handle=str(handle)))
@@ -132,7 +141,8 @@ def _find(job: str) -> _Job:
         return _last_of(Path(job))
     handle = parse_handle(job)
     if handle.backend is BackendName.HOSTS:
-        return _last_of(Path(handle.name.rpartition("#")[0]))
+        last = _last_of(Path(handle.name.rpartition("#")[0]))
+        return last if last.handle == handle else _Job(handle, last.backend)  # an earlier one
     return _Job(handle, backend_of_handles(handle.backend))
 
 
@@ -171,7 +181,10 @@ def _refuse_second(run_folder: Path, run: Run, previous: Submission | None) -> N
     if previous is None or previous.handle is None:
         return
     handle = parse_handle(previous.handle)
-    found = _backend_of(previous, run, run_folder).status(handle)
+    try:
+        found = _backend_of(previous, run, run_folder).status(handle)
+    except UnknownJobError:
+        return
     is_gone = previous.stopped and found.state is State.LOST
     if not found.state.is_final and not is_gone:
         raise UsageError("job.still_there", path=run_folder, handle=handle, state=found.state.value)

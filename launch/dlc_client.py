@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from launch.jobs import UnknownJobError
 from launch.text import comment
 from planner.errors import EnvironmentLacksError, UsageError
 from planner.site import Dlc
@@ -20,16 +21,23 @@ READ_MILLISECONDS = 60_000
 # Seconds before each repetition of what may be repeated.
 PAUSES = (1, 2, 4, 8)
 LONGEST_REASON = 300
+HTTP_NOT_FOUND = 404
+HTTP_TOO_MANY = 429
 
 
 class RefusedError(Exception):
     """The service said no: nothing was done."""
 
-    def __init__(self, code: str, reason: str, *, throttled: bool) -> None:
+    def __init__(self, status: int, code: str, reason: str) -> None:
         super().__init__(reason)
+        self.status = status
         self.code = code
         self.reason = reason
-        self.throttled = throttled
+
+    @property
+    def throttled(self) -> bool:
+        """Whether it may be asked again."""
+        return self.status == HTTP_TOO_MANY or self.code.startswith("Throttling")
 
 
 class UnansweredError(Exception):
@@ -118,7 +126,7 @@ class DlcClient:
     def _read(self, call: Callable[[], Answer]) -> Answer:
         """What a call gives that may be repeated.
 
-        Raises UsageError: dlc.refused; EnvironmentLacksError: dlc.unanswered.
+        Raises UsageError: dlc.refused, job.unknown; EnvironmentLacksError: dlc.unanswered.
         """
         reason = ""
         for seconds in (*PAUSES, None):
@@ -137,6 +145,8 @@ class DlcClient:
 
 def refusal(refused: RefusedError) -> UsageError:
     """What the service refused, for a user."""
+    if refused.status == HTTP_NOT_FOUND:
+        return UnknownJobError("job.unknown", code=refused.code, reason=refused.reason)
     return UsageError("dlc.refused", code=refused.code, reason=refused.reason)
 
 
@@ -200,8 +210,7 @@ def _ask(call: Callable[[], Answer]) -> Answer:
         status = getattr(error, "status_code", None) or getattr(error, "statusCode", None)
         code = str(getattr(error, "code", "") or type(error).__name__)
         if status is not None and 400 <= int(status) < 500:
-            throttled = int(status) == 429 or code.startswith("Throttling")
-            raise RefusedError(comment(code), _reason(error), throttled=throttled) from None
+            raise RefusedError(int(status), comment(code), _reason(error)) from None
         raise UnansweredError(f"{comment(code)}: {_reason(error)}") from None
 
 

@@ -58,6 +58,6 @@ def _hosts(patient: Patient) -> Iterator[Row]:
     hosts = patient.run.site.hosts
     if not hosts.addresses:
         return
-    backend = HostsBackend(hosts=hosts, run_folder=on_nodes(patient.run, patient.run_folder))
-    backend.check_reachable()
+    run, here = patient.run, patient.run_folder
+    HostsBackend(hosts=hosts, run_folder=on_nodes(run, here), here=here).check_reachable()
     yield Row(OK, "hosts", f"all {len(hosts.addresses)} are reached and see the run folder")

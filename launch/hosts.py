@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from launch.jobs import BackendName, Handle, JobStatus, NodeStatus, State, state_of_all
@@ -24,10 +24,11 @@ AT_ONCE = 32  # connections
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostsBackend:
-    """Runs on_host.sh on every host. `run_folder` is its path there."""
+    """Runs on_host.sh on every host."""
 
     hosts: Hosts
-    run_folder: str
+    run_folder: str  # its path there
+    here: Path  # its path on this machine, by which handles name it
 
     def shown(self) -> str:
         """The commands, one a host."""
@@ -48,7 +49,7 @@ class HostsBackend:
         except EnvironmentLacksError:
             self._stop(submission_id)
             raise
-        return Handle(BackendName.HOSTS, f"{self.run_folder}#{submission_id}")
+        return Handle(BackendName.HOSTS, f"{self.here.absolute()}#{submission_id}")
 
     def check_reachable(self) -> None:
         """Raises EnvironmentLacksError: hosts.failed, hosts.no_run_folder."""

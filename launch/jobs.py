@@ -32,6 +32,10 @@ class State(StrEnum):
         return self in (State.SUCCEEDED, State.FAILED, State.STOPPED)
 
 
+class UnknownJobError(UsageError):
+    """No such job is there, or none any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Handle:
     """The name of a submitted job: `dlc://ID`, or `hosts://RUN-FOLDER#ID`."""

@@ -21,7 +21,7 @@ class Submission:
 
     backend: BackendName
     id: str
-    hosts: tuple[str, ...] = ()  # where plain hosts were named on the command line
+    hosts: tuple[str, ...] = ()  # plain hosts, of the site or of the command line
     handle: str | None = None
     stopped: bool = False  # by moe-launch stop
 

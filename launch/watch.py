@@ -147,7 +147,10 @@ def _finite_or_none(value: float | None) -> float | None:
 def _line(watcher: Watcher) -> str:
     """The newest step."""
     if watcher.progress is None:
-        return f"no step yet in {watcher.log.path}\n"
+        path = watcher.log.path
+        seen = path.parent.is_dir()
+        hint = "" if seen else " (its folder is not here: watch where the storage is mounted)"
+        return f"no step yet in {path}{hint}\n"
     return f"{step_line(watcher.progress)}\n"
 
 

@@ -8,6 +8,10 @@ MESSAGES: dict[str, Message] = {
         "give what `moe-launch submit` printed, such as dlc://dlc1abc, or the run folder",
     ),
     "job.no_node": Message("the job has no node {node}: it has {nodes}", "give --node from 0 on"),
+    "job.unknown": Message(
+        "PAI-DLC has no such job: {code}: {reason}",
+        "it may be deleted, or in another region or workspace",
+    ),
     "job.not_submitted": Message("{path} was not submitted yet", "moe-launch submit {path}"),
     "job.cut_off": Message(
         "the last submission of {path} was cut off before its job was known",

@@ -28,7 +28,17 @@ dataset: [train.jsonl, "train.jsonl#100", AI-ModelScope/alpaca-gpt4-data-en]
 workspace: /mnt/shared/runs
 image: registry.example/team/ms-swift:4.6
 """
-FILES = {"run.json", "README.md", "train.sh", "node_env.sh", "convert_mcore_to_hf.sh", "job.json"}
+FILES = {
+    "run.json",
+    "README.md",
+    "train.sh",
+    "node_env.sh",
+    "convert_mcore_to_hf.sh",
+    "job.json",
+    "on_host.sh",
+    "preflight",
+    "preflight.json",
+}
 NODE_1 = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0"}
 
 
@@ -43,6 +53,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 GIVEN = ("--model-path", "models/Qwen3-30B-A3B", "--dataset", "train.jsonl")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Return what the files of a folder hold."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("load", ["mcore", "direct"])
@@ -63,9 +78,9 @@ def test_a_run_folder_holds_what_was_answered(
     assert json.loads((run_folder / "run.json").read_text())["plan"] == ran.answer["plans"][0]
     run = read_run(run_folder)
     assert run.load == load and run.plan.args["tuner_type"] == TunerType(tuner)
-    before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    before = contents(run_folder)
     render_again(run_folder)
-    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
+    assert contents(run_folder) == before
 
 
 def test_relative_paths_are_right_when_the_scripts_run_elsewhere(folder: Path) -> None:
@@ -89,7 +104,7 @@ def test_what_comes_next_is_said_and_true(folder: Path) -> None:
     next_steps = ran.out[ran.out.index("\nNext ") :]
     assert "bash 'runs/my first'/train.sh" in next_steps
     assert next_steps.index("convert_hf_to_mcore.sh") < next_steps.index("train.sh")
-    number = len(list((folder / "runs" / "my first").iterdir()))
+    number = len(contents(folder / "runs" / "my first"))
     assert f"{number} files written to 'runs/my first'" in next_steps
     direct = plan(*EXAMPLE, *GIVEN, "--output-dir", "runs/direct", "--load", "direct")
     assert "convert_hf_to_mcore" not in direct.out
@@ -110,10 +125,10 @@ def test_without_a_folder_the_next_command_is_complete(folder: Path) -> None:
 def test_a_second_run_never_writes_over_the_first(folder: Path) -> None:
     words = (*EXAMPLE, *GIVEN, "--output-dir", "run")
     assert plan(*words).status == 0
-    before = {path: path.read_bytes() for path in (folder / "run").iterdir()}
+    before = contents(folder / "run")
     ran = plan(*words, "--tuner-type", "lora")
     assert (ran.status, ran.out) == (2, "") and "run exists already" in ran.err
-    assert {path: path.read_bytes() for path in (folder / "run").iterdir()} == before
+    assert contents(folder / "run") == before
 
 
 # -- make train-moe --------------------------------------------------------------------------------

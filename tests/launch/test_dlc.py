@@ -246,6 +246,11 @@ def test_a_run_is_submitted_watched_and_stopped(service: Service, tmp_path: Path
     _, out, _ = finished("stop", "run", folder=tmp_path)
     assert out.startswith("dlc://dlc1 stopped: Stopped\n")
     assert len(service.jobs) == 1
+    service.jobs.clear()
+    status, _, err = finished("status", "run", folder=tmp_path)
+    assert (status, "has no such job: JobNotExists" in err) == (2, True)
+    status, out, err = finished("submit", "run", "--yes", folder=tmp_path)
+    assert status == 0, err
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert not [path for path in files if SECRET in path.read_text()]
 

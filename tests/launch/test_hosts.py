@@ -21,7 +21,7 @@ from runs import make_run
 from launch.hosts import HostsBackend
 from launch.run_folder import write_run_folder
 from planner.run import Load
-from planner.site import Hosts
+from planner.site import Hosts, Site
 
 TRAINING = """\
 #!/bin/bash
@@ -55,7 +55,11 @@ class Cluster:
         for name, text in (("megatron", TRAINING), ("ssh", SSH)):
             (bin_folder / name).write_text(text)
             (bin_folder / name).chmod(0o755)
-        write_run_folder(make_run(ep=2, num_nodes=2, gpus_per_node=1, load=Load.DIRECT), self.run)
+        self.there = root / "as nodes see it"
+        site = Site(model_path="/m", dataset=("/d",), run_folder=str(self.there))
+        run = make_run(ep=2, num_nodes=2, gpus_per_node=1, load=Load.DIRECT, site=site)
+        write_run_folder(run, self.run)
+        self.there.symlink_to(self.run)
         clean = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
         search = os.pathsep.join([str(bin_folder), "/usr/bin", "/bin"])
         self.env = {**clean, "PATH": search, "PIDS": str(self.pids), "PREFLIGHT": "0"}
@@ -234,7 +238,7 @@ def test_a_host_without_the_run_folder_is_named(cluster: Cluster) -> None:
     (cluster.run / "on_host.sh").unlink()
     status, _, err = cluster.command("submit", cluster.run, "--hosts", "a,b", "--yes")
     assert status == 4
-    assert f"a has no {cluster.run}/on_host.sh" in err
+    assert f"a has no {cluster.there}/on_host.sh" in err
 
 
 @pytest.mark.parametrize(
@@ -263,6 +267,6 @@ def test_a_dry_run_shows_a_command_a_host_and_reaches_none(cluster: Cluster) -> 
 
 def test_options_of_ssh_come_from_the_site() -> None:
     hosts = Hosts(addresses=("a",), ssh_options=("Port=2222", "User=x y"), master_port=4)
-    shown = HostsBackend(hosts=hosts, run_folder="/r").shown()
+    shown = HostsBackend(hosts=hosts, run_folder="/r", here=Path("run")).shown()
     assert "-o Port=2222 -o 'User=x y' -- a 'env NNODES=1" in shown
     assert "MASTER_PORT=4" in shown

@@ -60,7 +60,9 @@ def test_the_command_of_a_host_runs_on_host_sh_of_its_folder_and_nothing_else(
     if folder is None:
         return
     (folder / "on_host.sh").write_text(ECHO)
-    backend = HostsBackend(hosts=Hosts(addresses=("localhost",)), run_folder=str(folder))
+    backend = HostsBackend(
+        hosts=Hosts(addresses=("localhost",)), run_folder=str(folder), here=folder
+    )
     command = backend._command("start", "a1b2c3d4", 0)
     ran = subprocess.run(["sh", "-c", command], cwd=root, capture_output=True, check=True)
     words = [f"{folder}/on_host.sh", "start", "a1b2c3d4", "0", "0", ""]

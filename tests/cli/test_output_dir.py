@@ -197,7 +197,7 @@ def test_make_asks_for_the_model_and_the_data_in_one_line(folder: Path) -> None:
     assert not (folder / "run").exists()
 
 
-SITE = """\
+DLC_SITE = """\
 run_folder: /mnt/data/first
 workspace: /mnt/data
 image: registry.example/ms-swift:4.6
@@ -214,7 +214,7 @@ def test_make_plans_and_submits_to_pai_dlc(folder: Path) -> None:
         "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
     }
     with dlc_service() as service:
-        (folder / "site.yaml").write_text(SITE.format(endpoint=service.endpoint))
+        (folder / "site.yaml").write_text(DLC_SITE.format(endpoint=service.endpoint))
         words = (
             *("BACKEND=dlc", "NNODES=2", f"RUN={folder}/run", f"SITE={folder}/site.yaml"),
             *("MODEL_PATH=/mnt/data/Qwen3-30B-A3B", "DATASET=/mnt/data/a.jsonl", "LOAD=direct"),

@@ -103,12 +103,14 @@ class HostsBackend:
         if action != "start":
             return shell_words(words)
         master = self.hosts.master_addr or self.hosts.addresses[0].rpartition("@")[2]
-        place = {
+        place: dict[str, object] = {
             "NNODES": len(self.hosts.addresses),
             "NODE_RANK": node,
             "MASTER_ADDR": master,
             "MASTER_PORT": self.hosts.master_port,
         }
+        if self.hosts.environment_file:
+            place["BASH_ENV"] = self.hosts.environment_file
         return shell_words(["env", *(f"{name}={value}" for name, value in place.items()), *words])
 
     def _stop(self, submission_id: str) -> JobStatus:

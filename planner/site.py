@@ -78,6 +78,8 @@ class Hosts:
     ssh_options: tuple[str, ...] = ()  # of `ssh -o`, for example "Port=2222"
     master_addr: str = ""  # as the other nodes reach it; empty: the first address
     master_port: int = 29500
+    # a file that bash reads first there: ssh starts shells that know no conda and no modules
+    environment_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,7 @@ class _HostsFile(StrictModel):
     ssh_options: list[_Text] = Field(default_factory=list)
     master_addr: _Address | Literal[""] = ""
     master_port: Annotated[int, Field(ge=1, le=65535)] = 29500
+    environment_file: _AbsolutePath | Literal[""] = ""
 
 
 class _DlcFile(StrictModel):

@@ -266,7 +266,12 @@ def test_a_dry_run_shows_a_command_a_host_and_reaches_none(cluster: Cluster) -> 
 
 
 def test_options_of_ssh_come_from_the_site() -> None:
-    hosts = Hosts(addresses=("a",), ssh_options=("Port=2222", "User=x y"), master_port=4)
+    hosts = Hosts(
+        addresses=("a",),
+        ssh_options=("Port=2222", "User=x y"),
+        master_port=4,
+        environment_file="/opt/env.sh",
+    )
     shown = HostsBackend(hosts=hosts, run_folder="/r", here=Path("run")).shown()
     assert "-o Port=2222 -o 'User=x y' -- a 'env NNODES=1" in shown
-    assert "MASTER_PORT=4" in shown
+    assert "MASTER_PORT=4 BASH_ENV=/opt/env.sh bash /r/on_host.sh start" in shown

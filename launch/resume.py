@@ -10,21 +10,23 @@ from planner.run import Load, Run
 from planner.swift_args import ArgValue
 from planner.workload import TunerType
 
+LAYOUT = "pipeline_model_parallel_layout"
 # What the optimizer's states are laid out by, as long as they are not saved fully reshardable: in
 # buckets of each rank's parameters (megatron-core 0.16.1, optimizer/distrib_optimizer.py:1539-1613;
 # ms-swift 4.6.0 itself looks at the first two, megatron/utils/megatron_lm_utils.py:531-539).
-LAYOUT_ARGS = (
-    "tensor_model_parallel_size",
-    "pipeline_model_parallel_size",
-    "expert_model_parallel_size",
-    "expert_tensor_parallel_size",
-    "virtual_pipeline_model_parallel_size",
-    "decoder_first_pipeline_num_layers",
-    "decoder_last_pipeline_num_layers",
-    "pipeline_model_parallel_layout",
-)
+# With the values that ms-swift 4.6.0 takes for what it is not told.
+LAYOUT_ARGS: dict[str, ArgValue | None] = {
+    "tensor_model_parallel_size": 1,
+    "pipeline_model_parallel_size": 1,
+    "expert_model_parallel_size": 1,
+    "expert_tensor_parallel_size": 1,
+    "virtual_pipeline_model_parallel_size": None,
+    "decoder_first_pipeline_num_layers": None,
+    "decoder_last_pipeline_num_layers": None,
+    LAYOUT: None,
+}
 # What is trained: nothing else can go on from it.
-TUNER_ARGS = ("tuner_type", "lora_rank", "use_distributed_optimizer")
+TUNER_ARGS: dict[str, ArgValue | None] = {"tuner_type": "full", "use_distributed_optimizer": True}
 
 RESUME = """\
 checkpoint="$(newest {output})"
@@ -70,7 +72,7 @@ def resume_sh(run: Run) -> str:
     flag, _, *finetune = argv(flags)
     return RESUME.format(
         output=output,
-        tuner=_expected(run, TUNER_ARGS),
+        tuner=_expected(run, TUNER_ARGS | ({"lora_rank": None} if _is_lora(run) else {})),
         layout=_expected(run, LAYOUT_ARGS),
         flag=flag,
         finetune=shell_words(finetune),
@@ -91,23 +93,14 @@ def _is_lora(run: Run) -> bool:
     return TunerType(run.plan.args["tuner_type"]) is TunerType.LORA
 
 
-def _expected(run: Run, names: tuple[str, ...]) -> str:
-    """Names of the release with the values that args.json of a checkpoint must have, in JSON.
-
-    What was not set stands there as null, but the virtual stages that follow from a layout.
-    """
+def _expected(run: Run, defaults: dict[str, ArgValue | None]) -> str:
+    """Names of the release with the values that args.json of a checkpoint must have, in JSON."""
     args, dialect = train_args(run), load_dialect(run.stack.dialect)
     words = []
-    for canonical in names:
-        if canonical == "virtual_pipeline_model_parallel_size" and _names_layout(args):
-            continue
-        if canonical in args:
-            ((name, value),) = translate({canonical: args[canonical]}, dialect).items()
-            words += [name, json.dumps(value)]
-        elif canonical != "lora_rank":
-            words += [canonical, "null"]
+    for canonical, default in defaults.items():
+        if canonical == "virtual_pipeline_model_parallel_size" and LAYOUT in args:
+            continue  # ms-swift reads it off the layout
+        said = {canonical: args[canonical]} if canonical in args else {}
+        ((name, value),) = translate(said, dialect).items() or [(canonical, default)]
+        words += [name, json.dumps(value)]
     return shell_words(words)
-
-
-def _names_layout(args: dict[str, ArgValue]) -> bool:
-    return "pipeline_model_parallel_layout" in args

@@ -10,11 +10,21 @@ from runs import make_run
 
 from launch.arguments import train_args
 from launch.run_folder import write_run_folder
+from planner.layout import PipelineSplit
 from planner.run import Load, Run
 from planner.workload import TunerType
 
 TWO_NODES = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0", "NPROC_PER_NODE": "8"}
-ABSENT = ("lora_rank", "virtual_pipeline_model_parallel_size", "pipeline_model_parallel_layout")
+# What ms-swift writes down for what it is not told.
+DEFAULTS = {
+    "expert_model_parallel_size": 1,
+    "expert_tensor_parallel_size": 1,
+    "virtual_pipeline_model_parallel_size": None,
+    "decoder_first_pipeline_num_layers": None,
+    "decoder_last_pipeline_num_layers": None,
+    "pipeline_model_parallel_layout": None,
+    "lora_rank": 8,
+}
 
 
 def start(run: Run, tmp_path: Path, *words: str) -> Ran:
@@ -33,7 +43,7 @@ def checkpoint(
     iteration = folder / f"iter_{number:07d}"
     iteration.mkdir(parents=True)
     (folder / "latest_checkpointed_iteration.txt").write_text(str(number))
-    args = dict.fromkeys(ABSENT) | train_args(run) | changed
+    args = DEFAULTS | train_args(run) | changed
     (folder / "args.json").write_text(json.dumps(args, indent=2))
     if complete:
         (iteration / ".metadata").touch()
@@ -96,6 +106,24 @@ def test_converted_weights_are_not_needed_beside_a_checkpoint_of_the_whole_model
     run = make_run(ep=8, load=Load.MCORE)
     written(run, tmp_path)
     checkpoint(run, tmp_path, 200)
+    assert "--mcore_model" in flags(start(run, tmp_path))
+
+
+def test_a_model_without_experts_goes_on(tmp_path: Path) -> None:
+    """ms-swift writes sizes of 1 for experts that the run does not speak of."""
+    run = make_run("Qwen2.5-7B", tp=4, load=Load.DIRECT)
+    written(run, tmp_path)
+    checkpoint(run, tmp_path, 200)
+    assert "--mcore_model" in flags(start(run, tmp_path))
+
+
+def test_a_split_by_hand_goes_on(tmp_path: Path) -> None:
+    """Its virtual stages follow from it, and are not compared."""
+    split = PipelineSplit((((0, 0),), ((0, 24),), ((24, 48),), ((48, 48),)))
+    run = make_run(pp=4, ep=4, load=Load.DIRECT, split=split)
+    written(run, tmp_path)
+    checkpoint(run, tmp_path, 200, virtual_pipeline_model_parallel_size=1)
+    assert "pipeline_model_parallel_layout" in train_args(run)
     assert "--mcore_model" in flags(start(run, tmp_path))
 
 

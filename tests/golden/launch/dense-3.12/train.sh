@@ -22,8 +22,8 @@ check_saved() { # check_saved CHECKPOINT NAME VALUE...: whether all of them were
   shift
   while (($#)); do
     value="$(saved_as "$checkpoint" "$1")"
-    [[ "${value:-null}" == "$2" ]] ||
-      stop 66 "$checkpoint was saved with $1=${value:-null}, this run has $2, and cannot go on from it: plan with that value, or move the checkpoint away to start again"
+    [[ -z "$value" || "$value" == "$2" ]] || # a release without the argument does not say it
+      stop 66 "$checkpoint was saved with $1=$value, this run has $2, and cannot go on from it: plan with that value, or move the checkpoint away to start again"
     shift 2
   done
 }
@@ -38,7 +38,7 @@ if [[ -n "$checkpoint" ]]; then
   echo "going on from $checkpoint"
   check_saved "$checkpoint" train_type '"full"' use_distributed_optimizer true
   [[ "$(saved_as "$checkpoint" dist_ckpt_optim_fully_reshardable)" == true ]] ||
-    check_saved "$checkpoint" tensor_model_parallel_size 4 pipeline_model_parallel_size 1 expert_model_parallel_size null expert_tensor_parallel_size null virtual_pipeline_model_parallel_size null decoder_first_pipeline_num_layers null decoder_last_pipeline_num_layers null pipeline_model_parallel_layout null
+    check_saved "$checkpoint" tensor_model_parallel_size 4 pipeline_model_parallel_size 1 expert_model_parallel_size 1 expert_tensor_parallel_size 1 virtual_pipeline_model_parallel_size null decoder_first_pipeline_num_layers null decoder_last_pipeline_num_layers null pipeline_model_parallel_layout null
   resume=(--load "$checkpoint" --finetune false)
 fi
 command=(megatron sft

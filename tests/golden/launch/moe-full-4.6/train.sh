@@ -22,8 +22,8 @@ check_saved() { # check_saved CHECKPOINT NAME VALUE...: whether all of them were
   shift
   while (($#)); do
     value="$(saved_as "$checkpoint" "$1")"
-    [[ "${value:-null}" == "$2" ]] ||
-      stop 66 "$checkpoint was saved with $1=${value:-null}, this run has $2, and cannot go on from it: plan with that value, or move the checkpoint away to start again"
+    [[ -z "$value" || "$value" == "$2" ]] || # a release without the argument does not say it
+      stop 66 "$checkpoint was saved with $1=$value, this run has $2, and cannot go on from it: plan with that value, or move the checkpoint away to start again"
     shift 2
   done
 }

@@ -15,13 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .facts import node_facts
+from .facts import node_facts, visible_gpus
 from .judge import Row, judge
 
 FAILED = 68
 STEP_SECONDS = 60  # what a node may take from one step to the next
 SHARED_SECONDS = 20  # until a file must be seen by all nodes: caches of NFS last 3 to 60 s
 NOTICE_SECONDS = 30
+TOO_FEW = "a node has too few GPUs"
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,25 @@ class Board:
 
     def get(self, name: str, seconds: float = STEP_SECONDS) -> Any:
         """What was told. Raises StopError when nothing was in time."""
-        if not _until(lambda: self.has(name), seconds):
-            raise StopError(f"no answer in {seconds:.0f} s: {name}; look at the logs of that node")
-        return json.loads(self.store.get(name))
+        try:
+            self.store.wait([name], timedelta(seconds=seconds))
+            return json.loads(self.store.get(name))
+        except RuntimeError:
+            reason = f"no answer in {seconds:.0f} s: {name}; look at the logs of that node"
+            raise StopError(reason) from None
 
-    def of_all_nodes(self, name: str) -> list[Any]:
-        """What every node told under this name. Raises StopError when one did not in time."""
-        return [self.get(f"{name} of node {node}") for node in range(self.place.num_nodes)]
+    def gather(self, name: str, value: object) -> list[Any]:
+        """What every node told under this name, on node 0; elsewhere nothing, but as late.
+
+        Raises StopError when a node did not tell in time.
+        """
+        self.put(f"{name} of node {self.place.node}", value)
+        if self.place.node != 0:
+            self.get(f"{name} of all nodes", 2 * STEP_SECONDS)
+            return []
+        told = [self.get(f"{name} of node {node}") for node in range(self.place.num_nodes)]
+        self.put(f"{name} of all nodes", True)
+        return told
 
 
 def _until(happened: Callable[[], bool], seconds: float) -> bool:
@@ -148,25 +161,23 @@ def _wait_for_listener(place: Place, seconds: float) -> None:
     )
 
 
-def gather(board: Board, wait_seconds: float) -> list[dict[str, Any]]:
+def facts_of_all(board: Board) -> list[dict[str, Any]]:
     """The facts of all nodes, on node 0. Raises StopError with the nodes that did not come."""
-    names = [f"facts of node {node}" for node in range(board.place.num_nodes)]
-
-    def missing() -> list[int]:
-        return [node for node, name in enumerate(names) if not board.has(name)]
-
-    for _ in _patiently(wait_seconds, lambda: f"nodes {missing()}"):
-        if not missing():
-            return [board.get(name) for name in names]
-    absent = ", ".join(map(str, missing()))
+    names = {node: f"facts of node {node}" for node in range(board.place.num_nodes)}
+    absent = list(names)
+    for _ in _patiently(board.wait_seconds, lambda: f"nodes {absent}"):
+        absent[:] = [node for node in absent if not board.has(names[node])]
+        if not absent:
+            return [board.get(name) for name in names.values()]
     raise StopError(
-        f"of {len(names)} nodes these did not come in {wait_seconds:.0f} s: {absent}; "
+        f"of {len(names)} nodes these did not come in {board.wait_seconds:.0f} s: "
+        f"{', '.join(map(str, absent))}; "
         "look at their logs: was the script started there, with its own NODE_RANK?"
     )
 
 
-def shared_trouble(board: Board, nonce: str, folders: dict[str, str]) -> dict[str, str]:
-    """By folder, why it is not one that all nodes share; nothing where it is."""
+def look_at_storage(board: Board, nonce: str, folders: dict[str, str]) -> list[dict[str, str]]:
+    """By node, then folder, why it is not one that all nodes share; on node 0."""
     place = board.place
     trouble: dict[str, str] = {}
     own = {name: Path(path) / f".preflight-{nonce}-{place.node}" for name, path in folders.items()}
@@ -176,8 +187,7 @@ def shared_trouble(board: Board, nonce: str, folders: dict[str, str]) -> dict[st
             path.write_text(nonce)
         except OSError as error:
             trouble[name] = f"cannot be written: {(error.strerror or str(error)).lower()}"
-    board.put(f"files of node {place.node}", True)
-    board.of_all_nodes("files")
+    board.gather("files", True)
     others = range(place.num_nodes) if place.node == 0 else range(1)
     wanted = {
         (name, node): path.with_name(f".preflight-{nonce}-{node}")
@@ -189,12 +199,11 @@ def shared_trouble(board: Board, nonce: str, folders: dict[str, str]) -> dict[st
     for (name, node), path in wanted.items():
         if not _holds(path, nonce):
             trouble.setdefault(name, f"does not show what node {node} wrote there")
-    board.put(f"shared of node {place.node}", trouble)
-    board.of_all_nodes("shared")
+    told = board.gather("storage", trouble)
     for path in own.values():
         with suppress(OSError):
             path.unlink(missing_ok=True)
-    return trouble
+    return told
 
 
 def _holds(path: Path, text: str) -> bool:
@@ -207,8 +216,14 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def run_ranks(board: Board) -> str:
-    """Measures with a process a GPU; the first line of what went wrong on this node, or nothing."""
+    """Measures with a process a GPU; the last line of what went wrong on this node, or nothing.
+
+    Where a node has too few GPUs, none starts: all others would wait for it.
+    """
     place = board.place
+    if board.has(TOO_FEW):
+        too_few: dict[str, Any] = board.get(TOO_FEW)
+        return str(too_few["why"]) if too_few["node"] == place.node else ""
     module = f"{__package__}.ranks"
     processes = [
         subprocess.Popen(
@@ -238,19 +253,21 @@ def run_ranks(board: Board) -> str:
 def look(board: Board, config: dict[str, Any], checkpoint: str) -> list[Row]:
     """All that is found out, on node 0 as the rows of the table; on others nothing."""
     place = board.place
-    wait_seconds = board.wait_seconds
-    board.put(f"facts of node {place.node}", node_facts(config, place.address, checkpoint))
-    facts = gather(board, wait_seconds) if place.node == 0 else []
+    own = node_facts(config, place.address, checkpoint)
+    board.put(f"facts of node {place.node}", own)
+    gpus = visible_gpus()
+    if gpus is not None and gpus < place.processes:
+        why = f"{gpus} GPUs are visible, NPROC_PER_NODE={place.processes} are needed"
+        board.put(TOO_FEW, {"node": place.node, "why": why})
+    facts = facts_of_all(board) if place.node == 0 else []
     if place.node == 0:
         board.put("nonce", secrets.token_hex(8))
-    shared_trouble(board, board.get("nonce", wait_seconds), config["folders"])
-    board.put(f"ranks of node {place.node}", run_ranks(board))
+    storage = look_at_storage(board, board.get("nonce", board.wait_seconds), config["folders"])
+    trouble = board.gather("ranks", run_ranks(board))
     if place.node != 0:
         return []
-    shared = board.of_all_nodes("shared")
-    trouble = board.of_all_nodes("ranks")
     measured = board.get("measured") if board.has("measured") else {}
-    return judge(config, place.num_nodes, place.processes, facts, shared, trouble, measured)
+    return judge(config, place.num_nodes, place.processes, facts, storage, trouble, measured)
 
 
 def main() -> int:
@@ -267,9 +284,11 @@ def main() -> int:
             print("\n".join(row.text() for row in rows), flush=True)
             board.put("verdict", FAILED if any(row.failed for row in rows) else 0)
         status = int(board.get("verdict", 3 * STEP_SECONDS))
-        board.put(f"end of node {place.node}", True)
         if place.node == 0:  # whose store the others still read
-            board.of_all_nodes("end")
+            for node in range(1, place.num_nodes):
+                board.get(f"end of node {node}")
+        else:
+            board.put(f"end of node {place.node}", True)
     except StopError as stop:
         print(f"preflight: {stop}", file=sys.stderr)
         status = FAILED

@@ -49,6 +49,15 @@ def node_facts(config: dict[str, Any], address: str, checkpoint: str) -> dict[st
     }
 
 
+def visible_gpus() -> int | None:
+    """How many torch sees; None where CPUs take their place."""
+    if os.environ.get("PREFLIGHT_DEVICE", "cuda") != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def interfaces() -> dict[str, str]:
     """The IPv4 addresses of network interfaces, in the kernel's order, in which NCCL takes them."""
     found = {}

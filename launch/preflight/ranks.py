@@ -49,8 +49,6 @@ def main() -> None:
     store = TCPStore(address, int(port), is_master=False, timeout=TIMEOUT)
     gpu: dict[str, object] = {}
     if device == "cuda":
-        if torch.cuda.device_count() <= local_rank:
-            sys.exit(f"no GPU for process {local_rank}: {torch.cuda.device_count()} are visible")
         torch.cuda.set_device(local_rank)
         free, total = torch.cuda.mem_get_info()
         gpu = {"name": torch.cuda.get_device_name(), "free_bytes": free, "total_bytes": total}

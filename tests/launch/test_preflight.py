@@ -148,11 +148,11 @@ def test_folders_that_are_not_shared_and_differ_are_found(folder: Path, tmp_path
 
 @pytest.mark.slow
 def test_processes_that_cannot_start_are_said_with_their_reason(folder: Path) -> None:
-    """As many processes as asked for, and no GPU."""
+    """None starts where a node has too few GPUs: the others would wait for it."""
     first, _ = run_nodes([folder, folder], env={"PREFLIGHT_DEVICE": "cuda"})
     assert first.status == 68
     level, found = rows_of(first.out)["ranks"]
-    assert level == "FAIL" and found.endswith("no GPU for process 0: 0 are visible")
+    assert level == "FAIL" and found.endswith("0 GPUs are visible, NPROC_PER_NODE=1 are needed")
 
 
 # -- train.sh --------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@
 #   on_host.sh state ID NODE         waiting, running, succeeded, stopped, lost, or failed and why
 #   on_host.sh log ID NODE LINES     the end of what it printed; follow instead of log goes on until it ends
 #   on_host.sh stop ID NODE          ends it, and whatever it left
-# Nodes tell each other through files on the shared storage, in launch/ID: when one fails or falls silent, all stop.
+# Nodes tell each other through files on the shared storage, in launch/ID: when one fails, all stop. Each listens
+# to the next one's sign of life.
 set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 action="$1" id="$2" node="$3"
@@ -37,28 +38,19 @@ age() { # age FILE: seconds by which it is older than this node's own sign of li
 }
 
 trouble() { # trouble: why this node has to stop, if it has to
-  local file status seconds
+  local next="node-$(((node + 1) % NNODES))" seconds
   if [[ -e "$folder/stop" ]]; then
     echo stopped
-    return
+  elif [[ -s "$folder/failed" ]]; then
+    cat -- "$folder/failed"
+  elif [[ -e "$folder/$next.alive" && ! -e "$folder/$next.ended" ]] &&
+    seconds="$(age "$folder/$next.alive")" && ((seconds > silent)); then
+    echo "because $next gave no sign of life for $seconds s"
   fi
-  for file in "$folder"/node-*.ended; do
-    [[ -e "$file" ]] || continue
-    read -r status _ <"$file" || continue
-    if [[ "$status" != 0 ]]; then
-      file="${file##*/}"
-      echo "because ${file%.ended} failed"
-      return
-    fi
-  done
-  for file in "$folder"/node-*.alive; do
-    [[ -e "$file" && ! -e "${file%.alive}.ended" ]] || continue
-    if seconds="$(age "$file")" && ((seconds > silent)); then
-      file="${file##*/}"
-      echo "because ${file%.alive} gave no sign of life for $seconds s"
-      return
-    fi
-  done
+}
+
+fail() { # fail WHY: tells all, unless another node was first
+  (set -o noclobber && printf '%s\n' "$1" >"$folder/failed") 2>/dev/null || true
 }
 
 watch() { # watch: runs train.sh, and ends it when something is wrong here or elsewhere
@@ -73,6 +65,7 @@ watch() { # watch: runs train.sh, and ends it when something is wrong here or el
   done
   [[ -z "$why" ]] || end_all
   wait "$child" || status=$?
+  ((status == 0)) || [[ "$why" == stopped ]] || fail "${why:-because node-$node failed}"
   end_all
   [[ -z "$why" ]] || printf 'on_host.sh: ended, %s\n' "$why" >>"$own.log"
   printf '%s %s\n' "$status" "$why" >"$own.partial"

@@ -12,20 +12,22 @@ from functools import cache
 from itertools import starmap
 from pathlib import Path
 
-from planner import activations, memory
+from planner import activations, layer_moments, memory, memory_terms
 from planner.activations import SAVED
 from planner.constraints import RULES
 from planner.detection import CAPABILITIES, Capability
 from planner.flag_history import ChangedDefault, Renamed, new_flags, old_flags
-from planner.memory import TERMS, Moment
+from planner.memory_terms import TERMS
 from planner.messages import MESSAGES
 from planner.old_flags import REMOVED_SINCE, hint
 from planner.releases import Range, releases
 from planner.rule import NEVER, Rule, Version
 from planner.setting_table import Flag, Kind, Spec, setting_table, word_of
 from planner.stack import DEFAULT_STACK, FIELDS, Stack, known_stacks, load_stack
+from planner.stage_shape import Moment
 from planner.units import GIB
-from planner.verdict import ASSUMED_MARGIN_FRACTION
+from planner.verdict import MARGIN_FRACTION
+from planner.workload import ASSUMED_ROUTING_IMBALANCE
 
 FOLDER = Path(__file__).parent
 
@@ -34,6 +36,8 @@ MOMENTS = {
     Moment.STEADY: "between steps, from the second on",
     Moment.LAYER: "in a layer's forward or backward pass, all microbatches in flight",
     Moment.LOSS: "in the cross entropy, on the last stage only",
+    Moment.HEAD: "in the backward pass of the output layer, on the last stage only",
+    Moment.EMBEDDING: "at the end of a microbatch's backward pass, on the first stage only",
     Moment.OPTIMIZER: "in the optimizer step",
 }
 LAYERS = {
@@ -47,9 +51,9 @@ LAYERS = {
 MEMORY = f"""\
 # Memory
 
-Written by `docs/generate.py` from `planner/memory.py` and `planner/activations.py`. `mc` is
-megatron/core, `te` Transformer Engine. What the model was measured against:
-[benchmarks/memory](../benchmarks/memory/README.md).
+Written by `docs/generate.py` from `planner/memory_terms.py`, `planner/activations.py` and
+`planner/layer_moments.py`. `mc` is megatron/core, `te` Transformer Engine. What the model was
+measured against: [benchmarks/memory](../benchmarks/memory/README.md).
 
 For every pipeline stage the planner adds up what the worst rank holds at each of these moments;
 `peak_allocated` is the largest sum, and the terms of `plan --json` are those alive then.
@@ -58,15 +62,20 @@ For every pipeline stage the planner adds up what the worst rank holds at each o
 
 What a job dies of is more than that:
 
-- `peak_reserved` adds {memory.ALLOCATOR_RESERVE_FRACTION:.1%} for the allocator's reserve, with
-  expandable segments;
+- `peak_reserved` adds what torch's allocator cannot use, with expandable segments:
+  {memory.HOLES_OF_WORKING_MEMORY:.0%} of working memory ({memory.HOLES_OF_WORKING_MEMORY_LORA:.0%}
+  with LoRA), {memory.HOLES_OF_EXPERT_ROWS} times the hidden states that experts get,
+  {memory.HOLES_OF_LOGITS} of the logits of the last of several stages, and
+  {memory.WAITING_WEIGHT_GRADIENTS} of a layer's weight gradients where they are not fused;
 - `device_used` adds {memory.CUDA_CONTEXT_BYTES / GIB:.2f} GiB for the CUDA context and, with more
   than one GPU, {memory.ASSUMED_NCCL_BYTES / GIB:.1f} GiB for NCCL (assumed: measured on two ranks
   over sockets only).
 
-A plan `fits` up to {1 - ASSUMED_MARGIN_FRACTION:.0%} of what torch sees of the GPU, is `tight` up
-to all of it, and `exceeds` beyond. With `--routing-imbalance` the verdict is taken at that
-imbalance.
+`peak_allocated` is at even routing; the verdict is taken at `--routing-imbalance`, or at
+{ASSUMED_ROUTING_IMBALANCE} without it. A plan `fits` with {MARGIN_FRACTION:.1%} of what it needs to
+spare, which is what nine of ten errors were within on ranks that nothing was fitted to; it is
+`tight` up to what torch sees of the GPU, and `exceeds` beyond. `odds_of_fitting` is the probability
+if errors are spread as they were there.
 
 ## Terms
 
@@ -78,10 +87,17 @@ Tokens, heads, experts and parameters are those of one rank.
 
 The sum over the layers of a stage, times the microbatches in flight, is the term
 `saved_activations`. A module of `recompute_modules` gives up the tensors that name it; a layer that
-is recomputed as a whole keeps only its input. `of_trained(x)` is nothing with LoRA, whose frozen
-layers keep no inputs; `dropped(x)` is a dropout's output and its mask, 3 bytes an element.
+is recomputed as a whole keeps only its input. LoRA keeps as much, for its adapters. `in_fp8(x)` is
+the quantized input with fp8 products, else x.
 
 {{saved}}
+
+## What a layer has for a moment
+
+The term `recomputed_layer` is what the layer builds again until its worst moment, and
+`layer_buffers` what it has then beside, less what it kept and has freed.
+
+{{layer_moments}}
 """
 
 CONSTRAINTS = """\
@@ -191,6 +207,10 @@ def memory_page() -> str:
         moments=_table(("moment", "when"), [(f"`{m.value}`", MOMENTS[m]) for m in Moment]),
         terms=_table(("term", "column", "at", "bytes", "source"), map(_term, TERMS)),
         saved=_table(("tensor", "layers", "bytes", "given up by", "source"), map(_saved, SAVED)),
+        layer_moments=_table(
+            ("moment", "layers", "part and pass", "bytes", "freed by then", "source"),
+            map(_layer_moment, layer_moments.MOMENTS),
+        ),
     )
 
 
@@ -307,7 +327,7 @@ def _flags(flags: Iterable[str]) -> str:
     return ", ".join(f"`{flag}`" for flag in sorted(flags))
 
 
-def _term(term: memory.MemoryTerm) -> tuple[str, ...]:
+def _term(term: memory_terms.MemoryTerm) -> tuple[str, ...]:
     moments = [f"`{moment.value}`" for moment in Moment if moment in term.moments]
     at = "always" if len(moments) == len(Moment) else ", ".join(moments)
     return f"`{term.id}`", term.group, at, _code(term.formula), term.source
@@ -317,6 +337,13 @@ def _saved(tensor: activations.SavedTensor) -> tuple[str, ...]:
     given_up_by = ", ".join(f"`{module}`" for module in tensor.given_up_by)
     formula = _formula(tensor.bytes)
     return f"`{tensor.id}`", LAYERS[tensor.kind], _code(formula), given_up_by, tensor.source
+
+
+def _layer_moment(moment: layer_moments.LayerMoment) -> tuple[str, ...]:
+    freed = ", ".join(f"`{name}`" for name in moment.freed)
+    where = f"{moment.part.replace('_', '-')}, {moment.direction}"
+    formula = _code(_formula(moment.bytes))
+    return f"`{moment.id}`", LAYERS[moment.kind], where, formula, freed, moment.source
 
 
 def _rule(rule: Rule) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from launch.arguments import Folders
-from planner.activations import BF16
+from planner.layer_shape import BF16
 from planner.parameters import model_parameters
 from planner.precision import state_bytes
 from planner.run import Run

@@ -9,8 +9,8 @@ from launch.expectations import checkpoint_bytes, saved_state_bytes
 from launch.resume import is_resumable
 from launch.text import comment, fill
 from launch.training import title
-from planner.activations import BF16
 from planner.dialects import Dialect, dropped, load_dialect, translate
+from planner.layer_shape import BF16
 from planner.run import Load, Run
 from planner.units import GIB
 from planner.workload import TunerType

@@ -8,9 +8,11 @@ A part of a layer takes as long as its kernels or as its launches, whichever is 
 from collections import Counter
 from dataclasses import dataclass
 
-from planner.activations import BF16, FP32, LayerShape, layer_activations
+from planner.activations import kept_bytes
 from planner.efficiency import LaunchSeconds, Rates
-from planner.layout import NO_RECOMPUTE, Recompute
+from planner.layer_moments import dispatch_bytes
+from planner.layer_shape import BF16, FP32, LayerShape
+from planner.layout import Recompute
 from planner.model_spec import GroupedQueryAttention, LayerKind, ModelSpec
 from planner.parts import LinearKind, Part, Sharding, layer_parts
 from planner.workload import Workload
@@ -176,10 +178,9 @@ class Compute:
             etp_shards = self._model.moe.ffn_hidden_size // shape.expert_ffn
         gemm = _gemm_flops(others, shape.tokens) / tp / self._rates.gemm
         gemm += _gemm_flops(experts, shape.routed_rows) / etp_shards / self._rates.grouped_gemm
-        kept = layer_activations(shape, NO_RECOMPUTE, full=False)
-        moved = kept.saved - _attention_bytes(shape)
+        moved = kept_bytes(shape) - _attention_bytes(shape)
         if shape.is_moe:
-            moved += kept.transient
+            moved += dispatch_bytes(shape)
         weights = sum(part.elements for part in others) / tp
         weights += sum(part.elements for part in experts) / (ep * etp_shards)
         launch = self._launch.dense_mlp

@@ -7,37 +7,37 @@ that a single one does.
 """
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
-from planner.activations import BF16
 from planner.compute import Compute
 from planner.efficiency import launch_seconds, rates
 from planner.grids import Grids
+from planner.layer_shape import BF16
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
-    Moment,
+    MOST_IN_FLIGHT,
+    RUNNING,
     StageMemory,
-    StageShape,
     device_used,
     level_bytes,
-    shard_elements,
+    passes,
+    reserved_bytes,
     stage_memory,
 )
+from planner.memory_terms import IN_LAST_STAGE
 from planner.named_split import named_split
 from planner.offload import offload_seconds
-from planner.parameters import RankParameters, linear_elements, rank_parameters
+from planner.parameters import RankParameters
 from planner.placement import GroupPlacement, place
-from planner.precision import fp8_copy_bytes, state_bytes
+from planner.precision import state_bytes
 from planner.problem import Problem
 from planner.schedule import in_flight_microbatches, pipeline_seconds
 from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView, StageCounts
+from planner.stage_shape import Moment, StageShape, stage_shape
 from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
-
-# When a stage may be at its fullest. Only the last stage has a loss; the optimizer step needs no
-# more than the layers do (tests hold it), unless it widens its states.
-_RUNNING = (Moment.LAYER, Moment.LOSS)
 
 
 class Evaluator:
@@ -56,7 +56,9 @@ class Evaluator:
             problem.recipe.overlap_grad_reduce, problem.recipe.overlap_param_gather
         )
         self.states = state_bytes(problem.settings)
-        self.decisive = (*_RUNNING, Moment.OPTIMIZER) if self.states.widened else _RUNNING
+        # When a stage may be at its fullest: the optimizer step needs no more than the layers do
+        # (tests hold it), unless it widens its states.
+        self.decisive = (*RUNNING, Moment.OPTIMIZER) if self.states.widened else RUNNING
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
@@ -115,11 +117,11 @@ class GridView:
         self.evaluator, self.problem, self.sizes = evaluator, problem, sizes
         tp, cp, pp, ep, etp = sizes
         world = problem.cluster.num_gpus
-        self.dp, self.edp = world // (tp * cp * pp), world // (etp * ep * pp)
+        self.dp = world // (tp * cp * pp)
         self.groups = evaluator.groups(sizes)
         self.communication = Communication(problem.cluster, self.groups)
         layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
-        self.shapes = [self._shape(layout, stage) for stage in range(pp)]
+        self.shapes = [stage_shape(problem, layout, stage, evaluator.states) for stage in range(pp)]
         self.static_bytes = [
             {moment: level_bytes(shape, "pipeline", moment) for moment in evaluator.decisive}
             for shape in self.shapes
@@ -137,26 +139,6 @@ class GridView:
             self._batches[micro_batch_size] = GridBatch(self, split, micro_batch_size)
         return self._batches[micro_batch_size]
 
-    def _shape(self, layout: Layout, stage: int) -> StageShape:
-        model, workload = self.problem.model, self.problem.workload
-        copies, states = fp8_copy_bytes(self.problem.settings), self.evaluator.states
-        linear = linear_elements(model, layout, workload, stage) if copies else 0
-        sharded = self.problem.settings.use_distributed_optimizer
-        return StageShape(
-            parameters=rank_parameters(model, layout, workload, stage),
-            states=states,
-            weight_copy_bytes=linear * copies,
-            dense_shards=layout.dp * layout.cp if sharded else 1,
-            expert_shards=layout.edp if sharded else 1,
-            hidden=model.hidden_size,
-            vocabulary=-(-model.vocab_size // layout.tp),
-            is_last=stage == layout.pp - 1,
-            num_stages=layout.pp,
-            tensor_parallel=layout.tp > 1,
-            mtp_num_layers=workload.mtp_num_layers,
-            has_experts=model.is_moe,
-        )
-
     def _once(self, shape: StageShape) -> StageSeconds:
         parameters = shape.parameters
         compute, states = self.evaluator.compute, self.evaluator.states
@@ -165,7 +147,7 @@ class GridView:
             gradient_bytes=states.gradient,
             sharded=self.problem.settings.use_distributed_optimizer,
         )
-        shards = shard_elements(shape)
+        shards = shape.shard_elements
         away = self.problem.settings.offloaded_fraction
         optimizer = compute.optimizer(shards * (1 - away))
         optimizer += offload_seconds(shards, away, states, self.problem.cluster.gpu)
@@ -183,9 +165,21 @@ Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
 
 def _fill(shape: StageShape, kept: StageActivations) -> None:
     """Fill in what recomputation decides."""
-    shape.saved_bytes, shape.maps_bytes = kept.saved, kept.maps
-    shape.recomputed_bytes, shape.checkpoint_bytes = kept.recomputed, kept.checkpoint
-    shape.checkpointed_layers = kept.checkpointed_layers
+    rotary = shape.num_virtual_stages * shape.rotary_bytes if kept.whole_layers else 0.0
+    shape.saved_bytes, shape.checkpoint_bytes = kept.saved + rotary, kept.checkpoint
+    shape.checkpoints_bytes, shape.whole_checkpoints_bytes = (
+        kept.checkpoints,
+        kept.whole_checkpoints,
+    )
+    shape.recomputed_bytes, shape.transient_bytes = kept.recomputed, kept.transient
+    shape.maps_bytes, shape.checkpointed_maps_bytes = kept.maps, kept.checkpointed_maps
+
+
+def _candidates(sizes: list[tuple[Moment, float]]) -> list[tuple[Moment, float]]:
+    """Moments at which a stage may be at its fullest, whatever the schedule adds to them: the
+    fullest of those to which it adds most, and others that are fuller before it does."""
+    most = max((each for each in sizes if each[0] in MOST_IN_FLIGHT), key=itemgetter(1))
+    return [most, *(each for each in sizes if each[1] > most[1] and each[0] not in MOST_IN_FLIGHT)]
 
 
 class GridBatch:
@@ -198,18 +192,8 @@ class GridBatch:
         self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
         self.skewed = any(view.imbalanced is not view.shape for view in self.layers.views.values())
         stages = range(len(grid.shapes))
-        self.shapes = [self._shape(split.layers_by_stage, each, self.skewed) for each in stages]
-        self.balanced = self.shapes
-        if self.skewed:
-            self.balanced = [self._shape(split.layers_by_stage, each, False) for each in stages]
-        self.decided_bytes = [
-            [
-                (moment, grid.static_bytes[stage][moment] + level_bytes(shape, "batch", moment))
-                for moment in evaluator.decisive
-                if shape.is_last or moment is not Moment.LOSS
-            ]
-            for stage, shape in enumerate(self.shapes)
-        ]
+        self.shapes = [self._shape(each) for each in stages]
+        self.decided_bytes = [self._decided(stage) for stage in stages]
         self._recomputed: dict[tuple[object, ...], Recomputed] = {}
         self._seconds: dict[tuple[object, ...], tuple[list[float], float]] = {}
         layer = self.layers.any.shape
@@ -227,13 +211,11 @@ class GridBatch:
             shape = self.shapes[stage]
             kept = self.layers.stage(counts, recompute, imbalanced=self.skewed)
             _fill(shape, kept)
-            found = self._recomputed[key] = (
-                kept,
-                [
-                    (moment, decided + level_bytes(shape, "recompute", moment))
-                    for moment, decided in self.decided_bytes[stage]
-                ],
-            )
+            sizes = [
+                (moment, decided + level_bytes(shape, "recompute", moment))
+                for moment, decided in self.decided_bytes[stage]
+            ]
+            found = self._recomputed[key] = kept, _candidates(sizes)
         return found
 
     def seconds(self, counts: StageCounts, recompute: Recompute) -> tuple[list[float], float]:
@@ -255,11 +237,25 @@ class GridBatch:
             once = max(once, overlap.seen(self.grid.once[stage], compute))
         return seconds, once
 
-    def _shape(self, counts: StageCounts, stage: int, imbalanced: bool) -> StageShape:
+    def _decided(self, stage: int) -> list[tuple[Moment, float]]:
+        """What is there at the decisive moments whatever is recomputed and kept in flight: of those
+        in the output layer, which differ in nothing else, at the fuller one."""
+        shape, static = self.shapes[stage], self.grid.static_bytes[stage]
+        sizes = {
+            moment: static[moment] + level_bytes(shape, "batch", moment)
+            for moment in self.grid.evaluator.decisive
+            if passes(shape, moment)
+        }
+        if shape.is_last:
+            sizes.pop(min(IN_LAST_STAGE, key=sizes.__getitem__))
+        return list(sizes.items())
+
+    def _shape(self, stage: int) -> StageShape:
         layer = self.layers.any.shape
         shape = replace(self.grid.shapes[stage])
         shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
-        shape.transient_bytes = self.layers.transient_bytes(counts[stage], imbalanced=imbalanced)
+        shape.rows_bytes = self.layers.rows_bytes
+        shape.layer_gradients_bytes = self.layers.gradients_bytes
         return shape
 
 
@@ -313,10 +309,14 @@ class BatchView:
             kept, decided = batch.recomputed(stage, counts[stage], recompute)
             _fill(shape, kept)
             shape.in_flight = self._in_flight[stage]
+            fullest, size = decided[0][0], 0.0
             for moment, so_far in decided:
-                size = so_far + level_bytes(shape, "schedule", moment)
-                if size > most:
-                    most = size
+                total = so_far + level_bytes(shape, "schedule", moment)
+                if total > size:
+                    fullest, size = moment, total
+            reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
+            if reserved > most:
+                most = reserved
         return device_used(most, self._grid.problem.cluster.num_gpus)
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:
@@ -324,9 +324,11 @@ class BatchView:
         batch, found = self._batch, []
         cluster = self._grid.problem.cluster
         for stage, counts in enumerate(self._split.counts(recompute)):
-            shape, decisive = batch.balanced[stage], batch.shapes[stage]
+            shape = decisive = batch.shapes[stage]
+            if batch.skewed:
+                shape = replace(decisive)
             for each in (shape, decisive):
-                imbalanced = each is not shape
+                imbalanced = batch.skewed and each is decisive
                 _fill(each, self._layers.stage(counts, recompute, imbalanced=imbalanced))
                 each.in_flight = self._in_flight[stage]
             found.append(

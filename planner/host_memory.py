@@ -5,7 +5,7 @@ A first version: what must be in memory, and an assumed size of a Python process
 
 from typing import Any
 
-from planner.activations import BF16
+from planner.layer_shape import BF16
 from planner.layout import Layout
 from planner.parameters import RankParameters, rank_parameters
 from planner.precision import state_bytes
@@ -31,7 +31,7 @@ def host_memory_bytes(
     weights = largest.total * BF16
     sharded = settings.use_distributed_optimizer
     shard = largest.trainable_dense / (layout.dp * layout.cp if sharded else 1)
-    shard += largest.trainable_expert / (layout.edp if sharded else 1)
+    shard += largest.trainable_expert / (layout.expert_shards if sharded else 1)
     states = state_bytes(settings)
     loading, training = ASSUMED_PROCESS_BYTES, ASSUMED_PROCESS_BYTES + states.host * shard
     return {

@@ -12,7 +12,7 @@ from planner.setting_conflicts import check_settings
 from planner.settings import read_settings, with_settings
 from planner.stack import DEFAULT_STACK, load_stack
 from planner.topology_files import DEFAULT_TOPOLOGY, host_gpus, load_topology
-from planner.workload import Placement, Task, TunerType, Workload
+from planner.workload import ASSUMED_ROUTING_IMBALANCE, Placement, Task, TunerType, Workload
 
 # The least and the most of what was asked for: beyond it is a slip of the hand, not a job.
 LIMITS: dict[str, tuple[int, int]] = {
@@ -78,6 +78,8 @@ def to_problem(
         raise UsageError(
             "model.unplanned_attention", model=model.name, attention=model.unplanned_attention
         )
+    if request.routing_imbalance is None and model.is_moe:
+        workload = replace(workload, routing_imbalance=ASSUMED_ROUTING_IMBALANCE)
     problem = Problem(
         model=model,
         cluster=load_topology(topology, nodes, request.gpus // nodes),

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from planner.activations import LayerActivations, LayerShape, layer_activations, layer_shape
 from planner.compute import Compute, LayerSeconds
-from planner.layout import NO_RECOMPUTE, Recompute
+from planner.layer_moments import (
+    LayerActivations,
+    feed_forward_gradients_bytes,
+    layer_activations,
+)
+from planner.layer_shape import BF16, LayerShape, layer_shape
+from planner.layout import Recompute
 from planner.model_spec import LayerKind
 from planner.precision import fp8_recipe
 from planner.problem import Problem
@@ -77,10 +82,28 @@ class StageActivations:
     """What recomputation decides for the layers of a stage and one microbatch, in bytes."""
 
     saved: float
-    maps: float
-    recomputed: float  # of the layer that gives up most
-    checkpoint: float  # of one input that a layer is recomputed from
-    checkpointed_layers: int
+    whole_layers: bool  # whether any is recomputed as a whole
+    recomputed: float  # of the layer that needs most beside what is kept
+    transient: float  # of that layer
+    maps: float  # that token dispatchers hold
+    checkpointed_maps: float  # of those in recomputed layers
+    checkpoints: float  # inputs that sparse layers, or their experts, are recomputed from
+    whole_checkpoints: float  # of those, the inputs of whole layers
+    checkpoint: float  # the largest of them
+
+
+def _worst_layer(layers: list[tuple[int, bool, bool, LayerActivations]]) -> tuple[float, float]:
+    """What the layer that needs most has built again and has for a moment.
+
+    Layers that are recomputed as a whole come first in a chunk: when it is their turn, what the
+    others kept of the microbatch is gone.
+    """
+    others = sum(count * kept.saved for count, full, _, kept in layers if not full)
+    needs = [
+        (kept.recomputed, kept.transient - (others if full else 0)) for _, full, _, kept in layers
+    ]
+    recomputed, transient = max(needs, key=sum, default=(0.0, 0.0))  # a stage may have no layers
+    return recomputed + min(0.0, transient), max(0.0, transient)
 
 
 class LayerSet:
@@ -96,6 +119,17 @@ class LayerSet:
     def any(self) -> LayerView:
         """One of them, for the sizes that all have: tokens and hidden size."""
         return next(iter(self.views.values()))
+
+    @property
+    def rows_bytes(self) -> float:
+        """Bytes of the hidden states that the experts of the busiest rank get."""
+        shapes = [view.imbalanced for view in self.views.values()]
+        return max(shape.routed_rows * shape.hidden * BF16 for shape in shapes)
+
+    @property
+    def gradients_bytes(self) -> float:
+        """Bytes of the gradients of a layer's feed-forward weights, as tensors of their own."""
+        return max(feed_forward_gradients_bytes(view.shape) for view in self.views.values())
 
     def stage(
         self, counts: LayerCounts, recompute: Recompute, *, imbalanced: bool
@@ -113,28 +147,26 @@ class LayerSet:
         layers = [
             (
                 count,
+                full,
                 full or recompute.feed_forward(kind.is_moe),
                 self.views[kind].activations(recompute, full=full, imbalanced=imbalanced),
             )
             for kind, full, count in counts
         ]
+        sparse = [(count, full, kept) for count, full, again, kept in layers if again and kept.maps]
+        checkpoints = sum(count * kept.checkpoint for count, _, kept in sparse)
+        recomputed, transient = _worst_layer(layers)
         return StageActivations(
-            saved=sum(count * kept.saved for count, _, kept in layers),
-            maps=sum(count * kept.maps for count, _, kept in layers),
-            recomputed=max((kept.recomputed for _, _, kept in layers), default=0.0),
-            checkpoint=max((kept.checkpoint for _, _, kept in layers), default=0.0),
-            checkpointed_layers=sum(count for count, checkpointed, _ in layers if checkpointed),
+            saved=sum(count * kept.saved for count, *_, kept in layers),
+            whole_layers=any(full for _, full, *_ in layers),
+            recomputed=recomputed,
+            transient=transient,
+            maps=sum(count * kept.maps for count, *_, kept in layers),
+            checkpointed_maps=sum(count * kept.maps for count, _, kept in sparse),
+            checkpoints=checkpoints,
+            whole_checkpoints=sum(count * kept.checkpoint for count, full, kept in sparse if full),
+            checkpoint=max((kept.checkpoint for *_, kept in sparse), default=0.0),
         )
-
-    def transient_bytes(self, counts: LayerCounts, *, imbalanced: bool) -> float:
-        """What the neediest of these layers takes for a moment."""
-        kinds = {kind for kind, _, _ in counts}
-        needs = [
-            view.activations(NO_RECOMPUTE, full=False, imbalanced=imbalanced).transient
-            for kind, view in self.views.items()
-            if kind in kinds
-        ]
-        return max(needs, default=0.0)  # a stage of an embedding or a loss alone has no layers
 
     def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:
         """Compute of these layers, forward and backward, and their exposed communication."""
@@ -166,6 +198,7 @@ class LayerViews:
     def __init__(self, problem: Problem, compute: Compute) -> None:
         self._problem, self._compute = problem, compute
         self._lora = problem.workload.tuner_type is TunerType.LORA
+        self._fused_gradients = problem.stack.apex
         recipe = fp8_recipe(problem.settings)
         self._fp8_input_bytes = None if recipe is None else recipe.input_bytes
         self._kept: dict[tuple[int, ...], LayerSet] = {}
@@ -232,7 +265,10 @@ class LayerViews:
 
     def _local(self, sizes: GridSizes, micro_batch_size: int) -> tuple[float, ...]:
         """What the shapes of layers depend on."""
-        return (*_local_sizes(sizes, micro_batch_size), self._imbalance(sizes[3]))
+        local = _local_sizes(sizes, micro_batch_size)
+        # without fused gradients a layer has those of its experts for a moment
+        experts = 0 if self._fused_gradients else sizes[3]
+        return (*local, experts, self._imbalance(sizes[3]))
 
     def _shape(
         self,
@@ -251,7 +287,11 @@ class LayerViews:
             tp=tp,
             ep=ep,
             etp=etp,
+            cp=cp,
             imbalance=imbalance,
             lora=self._lora,
+            packed=self._problem.workload.packing,
+            fused_gradients=self._fused_gradients,
+            overlaps_shared_experts=self._problem.recipe.moe_shared_expert_overlap,
             fp8_input_bytes=self._fp8_input_bytes,
         )

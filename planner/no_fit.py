@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from math import ceil
 
-from planner.activations import BF16
 from planner.errors import NothingFitsError, PlannerError, UsageError
 from planner.evaluate import Evaluator
+from planner.layer_shape import BF16
 from planner.layout import Layout
 from planner.memory import StageMemory
 from planner.parameters import model_parameters

@@ -77,6 +77,7 @@ class Plan:
     layout: Layout
     args: dict[str, Any]
     verdict: str | None = None  # fits | tight | exceeds
+    odds_of_fitting: float | None = None  # 0 to 1
     violations: list[BrokenRule] = field(default_factory=list)
     stages: list[StagePlan] = field(default_factory=list)
     host_memory_bytes: dict[str, int] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class Plan:
         return {
             "layout": layout_to_json(self.layout),
             "verdict": self.verdict,
+            "odds_of_fitting": self.odds_of_fitting,
             "violations": [asdict(rule) for rule in self.violations],
             "args": self.args,
             "stages": [asdict(stage) for stage in self.stages],
@@ -112,6 +114,7 @@ class Plan:
             layout=layout_from_json(content["layout"]),
             args=dict(content["args"]),
             verdict=content["verdict"],
+            odds_of_fitting=content["odds_of_fitting"],
             violations=[BrokenRule(**rule) for rule in content["violations"]],
             stages=[StagePlan(**stage) for stage in content["stages"]],
             host_memory_bytes=dict(content["host_memory_bytes"]),

@@ -18,7 +18,7 @@ from planner.rule import Violation
 from planner.step_time import CATEGORIES, StepTime
 from planner.swift_args import ArgValue, training_args
 from planner.units import TERA
-from planner.verdict import verdict
+from planner.verdict import odds_of_fitting, verdict
 from planner.yaml_files import StrictModel, load_yaml_model
 
 CONFIDENCE_FILE = Path(__file__).parent / "data" / "confidence.yaml"
@@ -72,12 +72,12 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
     usable = problem.cluster.gpu.memory_usable_bytes
     fullest = max(stage.device_used for stage in memory)
     seconds, workload = time.total, problem.workload
-    tokens = workload.global_batch_size * workload.seq_length
     flops = model_flops(problem.model, workload) / layout.world_size
     return Plan(
         layout=layout,
         args=_args(problem, layout),
         verdict=verdict(fullest, usable).value,
+        odds_of_fitting=odds_of_fitting(fullest, usable),
         violations=broken_rules(broken),
         stages=[
             StagePlan(
@@ -97,7 +97,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
             layout, parameters, problem.cluster.gpus_per_node, problem.settings
         ),
         step_seconds=_time_to_json(time),
-        tokens_per_second_per_gpu=tokens / seconds / layout.world_size,
+        tokens_per_second_per_gpu=workload.step_tokens / seconds / layout.world_size,
         samples_per_second=workload.global_batch_size / seconds,
         model_tflops_per_gpu=flops / seconds / TERA,
         confidence=confidence(),

@@ -1,9 +1,9 @@
 """Why a layout was chosen, in sentences with values."""
 
-from planner.activations import BF16
 from planner.architectures import ARCHITECTURES
 from planner.cluster import NETWORK, NVLINK, PCIE
 from planner.grids import Grids
+from planner.layer_shape import BF16
 from planner.layout import Layout
 from planner.memory import StageMemory
 from planner.model_spec import ModelSpec

@@ -8,10 +8,10 @@ schedule that hides expert-parallel communication.
 
 from dataclasses import dataclass
 
-from planner.activations import BF16, LayerShape
 from planner.cluster import Cluster
 from planner.collectives import Collective, collective_seconds
 from planner.compute import BACKWARD_OVER_FORWARD_GEMM
+from planner.layer_shape import BF16, LayerShape
 from planner.parameters import RankParameters
 from planner.placement import GroupPlacement
 

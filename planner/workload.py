@@ -26,6 +26,12 @@ class Placement(StrEnum):
     ANY = "any"
 
 
+# The load of the busiest expert rank over the mean, where nothing is known of it: ranks of real
+# runs of a model with random weights got 0.82 to 1.13 of their share over a run, and up to 1.52 in
+# one layer of one microbatch (benchmarks/memory, 2026-11-24); no trained model was measured.
+ASSUMED_ROUTING_IMBALANCE = 1.2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A fine-tuning job, independent of any layout.
@@ -49,6 +55,11 @@ class Workload:
     task: Task = Task.SFT
     target_modules: tuple[str, ...] = ("all-linear",)  # of LoRA
     placement: Placement = Placement.NVLINK
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step."""
+        return self.global_batch_size * self.seq_length
 
     @property
     def document_tokens(self) -> int:

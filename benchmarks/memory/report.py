@@ -6,15 +6,18 @@ writes README.md beside this file, and planner/data/confidence.yaml, which `plan
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from design_errors import design_page, nine_of_ten, set_aside
+from peer_errors import peers_table
+from sft_rows import RealRank, real_ranks
+
 from planner.evaluate import Evaluator
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
-from planner.memory import ASSUMED_NCCL_BYTES
+from planner.memory import ASSUMED_NCCL_BYTES, CUDA_CONTEXT_BYTES
 from planner.model_files import resolve_model
 from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.planning import CONFIDENCE_FILE
@@ -29,6 +32,7 @@ from planner.workload import TunerType, Workload
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "README.md"
 STACK = "gpu-kit-2026-11"
+CONTEXT_AND_NCCL_BYTES = CUDA_CONTEXT_BYTES + ASSUMED_NCCL_BYTES
 
 Row = dict[str, Any]
 
@@ -89,7 +93,7 @@ def recompute_of(row: Row) -> Recompute:
     }[row["recompute"]]
 
 
-def rank_of(row: Row, measured: dict[str, float]) -> Rank:
+def rank_of(row: Row, measured: dict[str, float], *, packed: bool = True) -> Rank:
     """The prediction for a row's rank beside what was measured of it."""
     model, world, recompute = model_of(row), row["world"], recompute_of(row)
     split = even_split(model.num_layers, row["pp"])
@@ -98,7 +102,11 @@ def rank_of(row: Row, measured: dict[str, float]) -> Rank:
     problem = Problem(
         model=model,
         cluster=load_topology("h100-8x-ib", world // per_node, per_node),
-        workload=Workload(seq_length=row["seq"], global_batch_size=row["gbs"]),
+        workload=Workload(
+            seq_length=row["seq"],
+            global_batch_size=row["gbs"],
+            packing=packed,
+        ),
         stack=load_stack(STACK),
         recipe=load_recipe(TunerType.FULL),
     )
@@ -123,7 +131,7 @@ def rank_of(row: Row, measured: dict[str, float]) -> Rank:
     }
     return Rank(
         tag=row["tag"],
-        layout=_named(row, stage),
+        layout=_named(row, stage, recompute),
         parameters=batch.parameters(stage).total,
         measured_parameters=row.get("parameters"),
         predicted={name: predicted[name] for name in measured},
@@ -131,10 +139,10 @@ def rank_of(row: Row, measured: dict[str, float]) -> Rank:
     )
 
 
-def _named(row: Row, stage: int) -> str:
-    sizes = " ".join(f"{name}{row[name]}" for name in ("tp", "pp", "ep") if row[name] > 1)
+def _named(row: Row, stage: int, recompute: Recompute) -> str:
+    sizes = " ".join(f"{name}{row[name]}" for name in ("tp", "pp", "cp", "ep") if row[name] > 1)
     where = f", stage {stage}" if row["pp"] > 1 else ""
-    return f"{row['world']} GPUs, {sizes}{where}, {row['layers']} layers, {recompute_of(row)}"
+    return f"{row['world']} GPUs, {sizes}{where}, {row['layers']} layers, {recompute}"
 
 
 def rows(name: str) -> list[Row]:
@@ -154,7 +162,7 @@ def one_rank_rows() -> list[Rank]:
         "compute_seconds": "compute_seconds",
     }
     return [
-        rank_of(row, {name: row[column] for name, column in columns.items()})
+        rank_of(row, {name: row[column] for name, column in columns.items()}, packed=False)
         for file in ("one_rank_h100.jsonl", "traced_ranks_h100.jsonl")
         for row in rows(file)
     ]
@@ -162,7 +170,24 @@ def one_rank_rows() -> list[Rank]:
 
 def real_runs() -> list[Rank]:
     """Ranks of `megatron sft` on two GPUs; where only the largest was logged, the fullest rank."""
-    return [rank for row in rows("megatron_sft_2xh100.jsonl") for rank in _ranks_of_run(row)]
+    on_two = [rank for row in rows("megatron_sft_2xh100.jsonl") for rank in _ranks_of_run(row)]
+    return on_two + [_compared(rank) for rank in real_ranks()]
+
+
+def _compared(real: RealRank) -> Rank:
+    """A rank of the runs that were read step by step."""
+    predicted, layout = real.predicted, real.predicted.layout
+    sizes = {name: getattr(layout, name) for name in ("tp", "pp", "cp", "ep")}
+    row = {"world": layout.world_size, "layers": predicted.row.config["num_hidden_layers"], **sizes}
+    memory = {name: getattr(predicted.memory, name) / GIB for name in real.measured}
+    return Rank(
+        tag=real.tag,
+        layout=_named(row, predicted.row.rank if layout.pp > 1 else 0, layout.recompute),
+        parameters=predicted.parameters.total,
+        measured_parameters=real.seen[0]["parameters"],
+        predicted=memory,
+        measured={name: size / GIB for name, size in real.measured.items()},
+    )
 
 
 def _ranks_of_run(run: Row) -> Iterator[Rank]:
@@ -195,23 +220,29 @@ def _ranks_of_run(run: Row) -> Iterator[Rank]:
 
 def p90(ranks: list[Rank], quantity: str) -> tuple[float, int]:
     """The relative error that nine of ten ranks stay within, and how many ranks there are."""
-    errors = sorted(abs(rank.error(quantity)) for rank in ranks if quantity in rank.measured)
-    return errors[math.ceil(0.9 * len(errors)) - 1], len(errors)
+    errors = [abs(rank.error(quantity)) for rank in ranks if quantity in rank.measured]
+    return nine_of_ten(errors), len(errors)
 
 
 def confidence(ranks: list[Rank]) -> str:
     """The text of planner/data/confidence.yaml; what is not in it was not measured."""
     lines = [
-        "# Errors of predictions on measured ranks: benchmarks/memory/README.md has each, and the",
-        "# script beside it wrote this. Calibrated: terms and constants were read off such ranks.",
-        "# device_used is compared without NCCL, which the measured ranks did not run.",
+        "# Errors of predictions on the ranks of benchmarks/memory/design.jsonl that nothing was",
+        "# fitted to: its README.md has each, and the script beside it wrote this. Calibrated:",
+        "# terms and constants were read off other ranks of the same stack. device_used is without",
+        "# NCCL, which these ranks did not run. Seconds are of ranks that were looked at.",
         "measured:",
     ]
-    counted = [rank for rank in ranks if rank.measured_parameters is not None]
-    exact = all(rank.parameters == rank.measured_parameters for rank in counted)
-    entries = [("stages.parameters", "measured", 0.0, len(counted))] if exact else []
+    aside = set_aside()
+    exact = all(each.parameters.total == each.result["parameters"] for each in aside)
+    entries = [("stages.parameters", "measured", 0.0, len(aside))] if exact else []
     for name, quantity in QUANTITIES.items():
-        entries.append((quantity.path, "calibrated", *p90(ranks, name)))
+        if name == "compute_seconds":
+            error, number = p90(ranks, name)
+        else:
+            errors = [abs(each.error(name)) for each in aside]
+            error, number = nine_of_ten(errors), len(errors)
+        entries.append((quantity.path, "calibrated", error, number))
     for path, grade, error, number in entries:
         entry = f"{{grade: {grade}, relative_error_p90: {error:.4f}, rows: {number}}}"
         lines.append(f"  {path}: {entry}")
@@ -235,6 +266,24 @@ def _table(ranks: list[Rank], names: list[str]) -> list[str]:
     return lines
 
 
+def _steps() -> list[str]:
+    """The table of what each rank said step by step."""
+    titles = ["row", "steps", "reserved", "logged", "beside reserved", "load"]
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for rank in real_ranks():
+        reserved = [f"{rank.seen[step]['peak_reserved'] / GIB:.2f}" for step in (1, -1)]
+        cells = [
+            rank.tag,
+            str(len(rank.seen) - 1),
+            ", ".join(reserved),
+            f"{rank.logged_memory_gib:.2f}",
+            f"{CONTEXT_AND_NCCL_BYTES / GIB:.2f} / {rank.beside_reserved / GIB:.2f}",
+            f"{rank.expert_load:.2f}, {rank.most_expert_load:.2f}",
+        ]
+        lines.append(_line(cells))
+    return lines
+
+
 def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -243,25 +292,19 @@ HEAD = """\
 # Predicted and measured memory
 
 Written by `python benchmarks/memory/report.py`; a test holds it up to date. Every cell is
-predicted / measured (error), for the stack `gpu-kit-2026-11` on H100s.
-
-**These rows are no test set.** Most terms of the memory model and all its constants were read off
-ranks like these, or off these: the errors say how well the model describes what it was made from,
-not how well it foretells another model or machine. Its grade in `plan --json` is `calibrated`.
-"""
-
-ERRORS = """
-## Errors
-
-What nine of ten ranks stay within; `planner/data/confidence.yaml` has the same numbers.
+predicted / measured (error), for the stack `gpu-kit-2026-11` on H100s. How ranks were chosen and
+measured: [DESIGN.md](DESIGN.md). What Megatron-LM publishes of its own runs, none of them fitted
+to: [GOLDEN.md](GOLDEN.md).
 """
 
 ONE_RANK = """
-## Single ranks of larger jobs
+## Single ranks that were looked at
 
-Real Megatron-Core and Transformer Engine ran one rank on one GPU; a fake process group took the
-place of the others, and routing was forced to be balanced. Parameters are exact on all {number}
-rows. Left out: NCCL's memory (here the prediction leaves it out too), imbalance, communication.
+The first ranks that were measured, by other means than those of the design; the model was read off
+them too. Real Megatron-Core and Transformer Engine ran one rank on one GPU; a fake process group
+took the place of the others, with one document in a row and routing forced to be balanced.
+Parameters are exact on all {number} rows. Left out: NCCL's memory (here the prediction leaves it
+out too), imbalance, communication.
 Rows are in `one_rank_h100.jsonl` and `traced_ranks_h100.jsonl`; widths are those of Qwen3-30B-A3B,
 but for `dense_*` (Qwen2.5-7B with norms of q and k) and `mla_*` (sparse layers of DeepSeek-V3).
 """
@@ -269,19 +312,28 @@ but for `dense_*` (Qwen2.5-7B with norms of q and k) and `mla_*` (sparse layers 
 REAL_RUNS = """
 ## Ranks of real runs
 
-`megatron sft` on two H100s, with natural routing of packed data (`megatron_sft_2xh100.jsonl`).
+`megatron sft` of two ranks, with natural routing of packed data and real NCCL: on two H100s
+(`megatron_sft_2xh100.jsonl`), or on one H200 that both share, each as a node of its own
+(`sft_2ranks_h200.jsonl`: those that say what they hold after building). Predicted at balanced
+routing, as before a run.
+"""
+
+STEP_BY_STEP = """
+Of the runs on one H200, step by step. Reserved is the most until then, in GiB: after the first
+step and the last, beside the `memory(GiB)` that ms-swift logs last (the most of all ranks). Beside
+reserved is what the process takes of the device (nvidia-smi) that its allocator does not know, the
+CUDA context and NCCL over sockets: predicted / measured, GiB. Load is what the rank's experts got
+over their share of full packs: the mean, and the most that a layer got of one microbatch.
 """
 
 
 def page(single: list[Rank], real: list[Rank]) -> str:
     """The text of README.md."""
-    ranks = single + real
-    lines = [HEAD, ERRORS, _line(["predicted", "p90 of the error", "ranks"]), _line(["---"] * 3)]
-    for name, quantity in QUANTITIES.items():
-        error, number = p90(ranks, name)
-        lines.append(_line([quantity.title, f"{error:.1%}", str(number)]))
+    lines = [HEAD, *design_page()]
     lines += [ONE_RANK.format(number=len(single)), *_table(single, list(QUANTITIES))]
-    lines += [REAL_RUNS, *_table(real, ["steady", "peak_allocated", "peak_reserved"])]
+    names = ["after_build", "steady", "peak_allocated", "peak_reserved"]
+    lines += [REAL_RUNS, *_table(real, names), STEP_BY_STEP, *_steps()]
+    lines += peers_table()
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 

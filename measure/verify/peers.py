@@ -66,6 +66,7 @@ def _install() -> None:
         "all_to_all_single": _all_to_all_single,
         "reduce_scatter": _reduce_scatter,
         "reduce_scatter_tensor": _reduce_scatter_tensor,
+        "isend": _isend,
         "irecv": _irecv,
     }.items():
         _real[name] = getattr(dist, name)
@@ -107,14 +108,43 @@ def _reduce_scatter_tensor(output: Any, input: Any, *args: Any, **options: Any) 
     return work
 
 
+class _Transfer:
+    """A transfer between two ranks, which like NCCL's is behind all that its stream had to do.
+
+    Who waits on another stream waits for that too: without it, attention over CP reads lengths on
+    its second stream before they are there.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        self._event: Any = torch.cuda.Event() if tensor.is_cuda else None  # type: ignore[no-untyped-call]  # of torch
+        if self._event:
+            self._event.record()
+
+    def wait(self, *_: Any) -> bool:
+        """Make the current stream wait for the transfer."""
+        if self._event:
+            self._event.wait()
+        return True
+
+    def is_completed(self) -> bool:
+        """Nothing is under way that anybody could watch."""
+        return True
+
+
+def _isend(tensor: Any, *args: Any, **options: Any) -> Any:
+    """Nobody receives."""
+    _real["isend"](tensor, *args, **options)
+    return _Transfer(tensor)
+
+
 @torch.no_grad()
 def _irecv(tensor: Any, *args: Any, **options: Any) -> Any:
     """A neighbour sends a shape where one is awaited, and else small numbers: tokens are 0."""
-    work = _real["irecv"](tensor, *args, **options)
+    _real["irecv"](tensor, *args, **options)
     if tensor.dtype == torch.int64 and tuple(tensor.shape) == (_SHAPE_LENGTH,):
         tensor.copy_(torch.tensor(_activation_shape))
     elif tensor.is_floating_point():
         tensor.normal_(0.0, ACTIVATION_STD)
     else:
         tensor.zero_()
-    return work
+    return _Transfer(tensor)

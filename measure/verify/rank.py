@@ -14,7 +14,7 @@ import torch
 from measure.verify import peers, readings, release, routing, trace
 from measure.verify.row import Row
 
-TRACED_SECONDS = 1.5  # a step that takes longer is not traced: tracing takes a multiple of it
+TRACED_SECONDS = 2.0  # a step that takes longer is not traced: tracing takes a multiple of it
 MOST_LEFT_BYTES = 2**20  # after a row; more means that something was not given back
 LONG_SECONDS = 1.0  # a warm step that takes longer is the last
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-LISTED = 40  # call sites
-SMALLEST = 2**22  # bytes of a call site that is listed
+LISTED = 70  # call sites
+SMALLEST = 2**21  # bytes of a call site that is listed
 FRAMES = 3  # of the stack, in the packages that allocate
 PACKAGES = ("megatron/core", "transformer_engine", "mcore_bridge", "swift/megatron", "peft")
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from planner.dialects import words
 from planner.layout import Layout
-from planner.memory import TERMS
+from planner.memory_terms import TERMS
 from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.parameters import active_parameters, model_parameters
 from planner.plan import Plan, StagePlan
@@ -18,10 +18,10 @@ from planner.releases import out_of_range
 from planner.report.answer import Answer
 from planner.report.links import link_words
 from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
-from planner.report.trust import trust
+from planner.report.trust import odds, trust
 from planner.search import ASSUMED_TIE_FRACTION
 from planner.settings import Settings
-from planner.verdict import ASSUMED_MARGIN_FRACTION
+from planner.verdict import MARGIN_FRACTION
 from planner.workload import Task, TunerType
 
 FULL_WIDTH = 100
@@ -184,8 +184,8 @@ def _print_table(answer: Answer, out: Console, wide: bool) -> None:
     shown, grids = len(answer.plans), answer.grids_that_fit
     out.print(Text(" ".join([f"Shown {shown} of {grids} grids.", *_ties(answer.plans)])))
     if any(plan.verdict == "tight" for plan in answer.plans):
-        margin = 100 * ASSUMED_MARGIN_FRACTION
-        out.print(Text(f"! leaves less than {margin:.0f} % of a GPU free: ranked last."))
+        margin = percent(MARGIN_FRACTION)
+        out.print(Text(f"! leaves less than {margin} of what it needs free: ranked last."))
     out.print(Text(trust(answer.problem, answer.plans[0])))
 
 
@@ -279,6 +279,7 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
         broken = any(each.kind != "placement" for each in plan.violations)
         found = f"memory {plan.verdict}, but it does not run" if broken else plan.verdict
         pairs.append(("verdict", f"{found}   {_speed(plan)}"))
+    pairs.append(("odds", odds(plan)))
     pairs.append(("time", _time(plan)))
     pairs.append(("host", _host(problem, plan)))
     _print_pairs(out, pairs)

@@ -5,29 +5,46 @@ from planner.plan import Plan
 from planner.problem import Problem
 from planner.report.numbers import percent
 from planner.settings import MODELLED
-from planner.workload import TunerType
+from planner.verdict import NEVER_MEASURED
 
-# Widths of the ranks of benchmarks/memory: Qwen3-30B-A3B, Qwen2.5-7B and DeepSeek-V3.
-MEASURED_TYPES = ("qwen3_moe", "qwen2", "deepseek_v3")
+# The families and the largest sizes of the ranks of benchmarks/memory/design.jsonl; a test holds
+# them equal.
+MEASURED_TYPES = ("qwen3_moe", "deepseek_v3", "qwen2_moe", "qwen2", "llama", "glm4_moe")
+MEASURED_UP_TO = {
+    "tp": 4,
+    "pp": 8,
+    "vpp": 2,
+    "ep": 16,
+    "etp": 2,
+    "cp": 2,
+    "micro_batch_size": 4,
+}
 
 
 def _unmeasured(problem: Problem, layout: Layout) -> list[str]:
     """What of a plan lies outside the ranks that memory was compared with."""
-    workload = problem.workload
-    sizes = (("vpp", layout.vpp), ("cp", layout.cp), ("etp", layout.etp))
-    found = [f"{name}{size}" for name, size in sizes if size > 1]
+    found = []
     if problem.model.model_type not in MEASURED_TYPES:
-        found.insert(0, problem.model.model_type)
+        found.append(problem.model.model_type)
+    for name, most in MEASURED_UP_TO.items():
+        size = getattr(layout, name)
+        if size > most:
+            short = name != "micro_batch_size"
+            found.append(f"{name}{size}" if short else f"micro-batches of {size}")
     found += [name for name in problem.settings.given if name in MODELLED]
-    if workload.tuner_type is TunerType.LORA:
-        found.append("LoRA")
-    if workload.mtp_num_layers:
-        found.append("MTP")
-    if layout.micro_batch_size > 1:
-        found.append(f"micro-batches of {layout.micro_batch_size}")
+    if problem.stack.attention_backend == "flash":
+        found.append("flash-attn")
     if not problem.cluster.gpu.name.startswith("H100"):
         found.append(problem.cluster.gpu.name)
     return found
+
+
+def odds(plan: Plan) -> str:
+    """The odds that a plan fits, and what they leave out."""
+    assert plan.odds_of_fitting is not None
+    percents = min(99, max(1, round(100 * plan.odds_of_fitting)))
+    left_out = ", ".join(NEVER_MEASURED)
+    return f"{percents} in 100 that it fits, by measured errors; never measured: {left_out}"
 
 
 def trust(problem: Problem, plan: Plan) -> str:
@@ -40,7 +57,7 @@ def trust(problem: Problem, plan: Plan) -> str:
         outside = _unmeasured(problem, plan.layout)
         but = f", none of them with {', '.join(outside)}" if outside else ""
         parts.append(
-            f"Memory was within {error} of 9 in 10 of {memory['rows']} measured ranks{but}"
+            f"Memory was within {error} on 9 in 10 of {memory['rows']} ranks set aside{but}"
         )
     if time is None:
         parts.append("step times were never measured: benchmark the first before you rely on them")

@@ -43,7 +43,7 @@ def small(
 
 
 PROBLEMS = {
-    "all fits": small("Qwen3-30B-A3B", 4, gpus=4, global_batch_size=8),
+    "all fits": small("Qwen3-30B-A3B", 4, gpus=4, memory_gib=141, global_batch_size=8),
     "some fits": small("Qwen3-30B-A3B", 8, memory_gib=30),
     "two hosts": small("Qwen3-30B-A3B", 6, nodes=2, memory_gib=24, global_batch_size=8),
     "anywhere": small(

@@ -1,0 +1,58 @@
+"""The verdict on a plan's memory, and its odds."""
+
+import math
+from typing import Any
+
+from design_errors import design
+from hypothesis import given
+from hypothesis import strategies as st
+from predict import flags_of, model_of
+
+from planner.planning import confidence
+from planner.report.trust import MEASURED_TYPES, MEASURED_UP_TO
+from planner.verdict import MARGIN_FRACTION, Verdict, odds_of_fitting, verdict
+
+SIZES = {
+    "tp": "tensor_model_parallel_size",
+    "pp": "pipeline_model_parallel_size",
+    "vpp": "virtual_pipeline_model_parallel_size",
+    "ep": "expert_model_parallel_size",
+    "etp": "expert_tensor_parallel_size",
+    "cp": "context_parallel_size",
+    "micro_batch_size": "micro_batch_size",
+}
+
+
+def test_the_margin_is_the_error_that_was_measured() -> None:
+    measured: dict[str, Any] | None = confidence()["stages.memory_bytes.device_used"]
+
+    assert measured is not None
+    assert math.ceil(1000 * measured["relative_error_p90"]) / 1000 == MARGIN_FRACTION
+
+
+@given(st.integers(2**30, 2**38), st.integers(2**30, 2**38))
+def test_a_plan_fits_when_its_odds_are_19_of_20(used: int, usable: int) -> None:
+    odds = odds_of_fitting(used, usable)
+
+    assert 0 <= odds <= 1
+    if verdict(used, usable) is Verdict.FITS:
+        assert odds > 0.949
+    elif verdict(used, usable) is Verdict.TIGHT:
+        assert 0.5 <= odds < 0.951
+    else:
+        assert odds <= 0.5
+
+
+@given(st.integers(2**30, 2**38), st.integers(2**30, 2**38), st.integers(1, 2**34))
+def test_odds_never_rise_with_what_is_needed(used: int, usable: int, more: int) -> None:
+    assert odds_of_fitting(used + more, usable) <= odds_of_fitting(used, usable)
+
+
+def test_what_counts_as_measured_is_what_the_design_has() -> None:
+    rows = design()
+    largest = {
+        name: max(int(flags_of(row).get(flag, 1)) for row in rows) for name, flag in SIZES.items()
+    }
+
+    assert largest == MEASURED_UP_TO
+    assert {model_of(row).model_type for row in rows} == set(MEASURED_TYPES)

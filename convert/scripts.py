@@ -28,7 +28,8 @@ MEGATRON_OR_SWIFT = """\
 case "${CONVERTER:-megatron}" in
 megatron) ;;
 swift)
-  unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
+  unset NODE_RANK NPROC_PER_NODE MASTER_ADDR
+  export NNODES=1
   gpus=1 gpus_per_node=1
   ;;
 *)

@@ -10,7 +10,7 @@ target=@@target
 gpus=@@world_size gpus_per_node=@@gpus_per_node
 @@converter_environment
 # shellcheck source=/dev/null
-. ./node_env.sh "$gpus" "$gpus_per_node"
+. ./node_env.sh "$gpus" "$gpus_per_node" alone
 if [[ -e "$target/latest_checkpointed_iteration.txt" ]]; then
   echo "$target is there already: nothing to do"
   exit 0

@@ -228,3 +228,11 @@ def test_layers_for_multi_token_prediction_that_were_not_trained_are_carried_ove
     script = (tmp_path / "run" / "convert_mcore_to_hf.sh").read_text()
     assert ("--save_missing_weights true" in script) is carried
     assert carried <= ("swift export cannot convert this one" in script)
+
+
+def test_one_node_of_a_job_converts_alone_when_it_is_told_so(tmp_path: Path) -> None:
+    """NNODES=1 wins over what the job's launcher says, in conversions only."""
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    environment = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "NNODES": "1"}
+    ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=environment)
+    assert ran.status == 0, ran.output

@@ -11,8 +11,8 @@ from recorder import LAUNCHER
 from stack.real_stack import python_path
 
 
-def _free_port() -> int:
-    """A TCP port that nobody listens on."""
+def free_port() -> int:
+    """Return a TCP port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -28,7 +28,8 @@ def node_environment(megatron_core: str) -> dict[str, str]:
         "PYTHONPATH": python_path(megatron_core),
         "MOE_PLANNER_STACK_ON": "cpu",
         "HF_HUB_OFFLINE": "1",
-        "MASTER_PORT": str(_free_port()),
+        "PREFLIGHT": "0",
+        "MASTER_PORT": str(free_port()),
     }
 
 

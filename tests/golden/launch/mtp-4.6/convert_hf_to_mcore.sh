@@ -12,7 +12,7 @@ if [[ "${CONVERTER:-megatron}" != megatron ]]; then
   exit 64
 fi
 # shellcheck source=/dev/null
-. ./node_env.sh "$gpus" "$gpus_per_node"
+. ./node_env.sh "$gpus" "$gpus_per_node" alone
 if [[ -e "$target/latest_checkpointed_iteration.txt" ]]; then
   echo "$target is there already: nothing to do"
   exit 0

@@ -16,29 +16,9 @@ if [[ "${CONVERTER:-megatron}" != megatron ]]; then
   exit 64
 fi
 # shellcheck source=/dev/null
-. ./node_env.sh "$gpus" "$gpus_per_node"
+. ./node_env.sh "$gpus" "$gpus_per_node" alone
 
-complete() { # complete FOLDER: whether its newest checkpoint was written to the end
-  [[ -f "$1/latest_checkpointed_iteration.txt" ]] || return 1
-  local iteration
-  iteration="$(<"$1/latest_checkpointed_iteration.txt")"
-  [[ "$iteration" =~ ^[0-9]+$ ]] || return 1
-  printf -v iteration '%s/iter_%07d' "$1" "$((10#$iteration))"
-  [[ -f "$iteration/metadata.json" && -f "$iteration/.metadata" ]]
-}
-
-newest() { # newest: the complete checkpoint with the highest number
-  local folder number best=-1
-  for folder in "$output"/checkpoint-*; do
-    number="${folder##*-}"
-    if [[ "$number" =~ ^[0-9]+$ ]] && ((10#$number > best)) && complete "$folder"; then
-      best="$((10#$number))"
-    fi
-  done
-  ((best < 0)) || printf '%s' "$output/checkpoint-$best"
-}
-
-checkpoint="${1:-$(newest)}"
+checkpoint="${1:-$(newest "$output")}"
 if [[ -n "$checkpoint" ]]; then
   complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
 elif [[ "${DRY_RUN:-0}" != 0 ]]; then # shows what will be run after training

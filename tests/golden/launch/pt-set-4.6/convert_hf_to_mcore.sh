@@ -11,7 +11,8 @@ gpus=8 gpus_per_node=8
 case "${CONVERTER:-megatron}" in
 megatron) ;;
 swift)
-  unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
+  unset NODE_RANK NPROC_PER_NODE MASTER_ADDR
+  export NNODES=1
   gpus=1 gpus_per_node=1
   ;;
 *)
@@ -20,7 +21,7 @@ swift)
   ;;
 esac
 # shellcheck source=/dev/null
-. ./node_env.sh "$gpus" "$gpus_per_node"
+. ./node_env.sh "$gpus" "$gpus_per_node" alone
 if [[ -e "$target/latest_checkpointed_iteration.txt" ]]; then
   echo "$target is there already: nothing to do"
   exit 0

@@ -39,6 +39,10 @@ $(VENV)/core: pyproject.toml
 	$(BIN)/python -m compileall -q planner launch convert measure topologies
 	touch $@
 
+$(VENV)/dlc: $(VENV)/core
+	$(PIP) install --editable '.[dlc]'
+	touch $@
+
 $(VENV)/test: $(VENV)/core
 	@echo "installing what tests need, about 3 GB"
 	$(PIP) install torch==$(TORCH)
@@ -73,12 +77,15 @@ train-moe: export RUN := $(RUN)
 train-moe: export MODEL := $(MODEL)
 train-moe: export GPUS := $(GPUS)
 train-moe: export LOAD := $(LOAD)
-train-moe: $(VENV)/core ## plan, or take RUN=folder, and run this node's part: NNODES= MODEL= GPUS= LOAD= MODEL_PATH= DATASET= DRY_RUN=1
+train-moe: $(VENV)/$(if $(filter dlc,$(BACKEND)),dlc,core) ## plan, or take RUN=folder, and run this node's part, or submit to BACKEND=dlc or hosts: NNODES= MODEL= GPUS= LOAD= MODEL_PATH= DATASET= SITE= HOSTS= DRY_RUN=1 YES=1
 	@# Of nodes that plan at once one writes the folder; to the others it exists, and they take it.
 	@[[ -e "$$RUN/run.json" ]] || $(BIN)/plan --gpus "$$GPUS" --nodes $(NODES) --model "$$MODEL" \
 	  --load "$$LOAD" $${MODEL_PATH:+--model-path "$$MODEL_PATH"} $${DATASET:+--dataset "$$DATASET"} \
+	  $${SITE:+--site "$$SITE"} \
 	  --output-dir "$$RUN" || { [[ -e "$$RUN/run.json" ]] && echo "another node wrote $$RUN: it is taken"; }
-	@$(BIN)/moe-launch train "$$RUN"
+	@if [[ -z "$${BACKEND:-}" ]]; then exec $(BIN)/moe-launch train "$$RUN"; \
+	  else exec $(BIN)/moe-launch submit "$$RUN" --backend "$$BACKEND" $${HOSTS:+--hosts "$$HOSTS"} \
+	  $${YES:+--yes}; fi
 
 # -- checking it -------------------------------------------------------------------------------
 
@@ -116,5 +123,6 @@ types: $(VENV)/test ## mypy, strict
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(VENV)/core ## how long plan takes
+bench: $(VENV)/core ## how long plan and moe-launch render take
 	$(BIN)/python benchmarks/plan_time.py
+	$(BIN)/python benchmarks/render_time.py

@@ -1,16 +1,16 @@
 """`moe-convert`: runs the conversions of a run."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from planner.command import run_app, write_output
+from planner.command import AsJson, run_app
 
 app = typer.Typer(
     help="Converts weights between Hugging Face's and Megatron-Core's format.",
-    epilog="verify is the name of a command to come.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -19,13 +19,11 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder: it holds run.json
 
 
 @app.command()
-def plan(run_folder: RunFolder) -> None:
-    """Say on how many GPUs the weights of a run are converted, and why."""
-    from convert.sizes import conversion_sizes
-    from planner.run import read_run
+def plan(run_folder: RunFolder, json: AsJson = False) -> None:
+    """Say what each way of converting the weights takes, and which is the cheapest."""
+    from convert.commands import run_plan
 
-    sizes = conversion_sizes(read_run(run_folder))
-    write_output(f"{sizes.num_nodes} x {sizes.gpus_per_node} GPUs. {sizes.reason}\n")
+    run_plan(run_folder, as_json=json)
 
 
 @app.command("hf-to-mcore")
@@ -45,6 +43,41 @@ def mcore_to_hf(
     _run(run_folder, "convert_mcore_to_hf.sh", *([checkpoint.absolute()] if checkpoint else []))
 
 
+@app.command()
+def verify(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder of weights, of either format.")],
+    source: Annotated[
+        Path | None, typer.Option(help="The model that it was made from, to compare with.")
+    ] = None,
+    trained: Annotated[
+        bool, typer.Option("--trained", help="It was trained since: compare for likeness.")
+    ] = False,
+    adapter: Annotated[
+        Path | None, typer.Option(help="The adapter that was merged into --source.")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Check a checkpoint from its files: whole, in its place, and what it was made from."""
+    from convert.commands import run_verify
+
+    return run_verify(checkpoint, source=source, trained=trained, adapter=adapter, as_json=json)
+
+
+@app.command("first-layers")
+def first_layers(
+    model: Annotated[Path, typer.Argument(help="A model in Hugging Face's format.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write.")],
+    layers: Annotated[
+        int | None, typer.Option(help="How many of its layers; 2, or up to a sparse one.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Write a model of the first layers, to compare logits in little memory."""
+    from convert.commands import run_first_layers
+
+    run_first_layers(model, target, layers=layers, as_json=json)
+
+
 def _run(run_folder: Path, script: str, *arguments: Path) -> None:
     """Becomes a script of the run folder.
 
@@ -62,4 +95,4 @@ def _run(run_folder: Path, script: str, *arguments: Path) -> None:
 
 def main() -> None:
     """The console command."""
-    run_app(app)
+    run_app(app, as_json="--json" in sys.argv)

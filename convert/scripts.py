@@ -2,33 +2,34 @@
 
 import math
 import shlex
-from enum import StrEnum
 from pathlib import Path
 
+from convert.direction import CARRY, Direction, carries_mtp, has_single_process, is_lora
 from convert.sizes import (
     BYTES_PER_PARAMETER,
     ConversionSizes,
     conversion_sizes,
     trained_mtp_layers,
 )
+from convert.ways import Kind, way_of
 from launch.arguments import Folders, model_args
 from launch.text import comment, fill, shell_words
-from planner.dialects import load_dialect, translate, words
+from planner.dialects import Flags, argv, load_dialect, model_hint, translate, words
 from planner.parameters import model_parameters
 from planner.run import Load, Run
 from planner.swift_args import ArgValue, pipeline_args
 from planner.units import GIB
-from planner.workload import TunerType
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 SINGLE_PROCESS_NOTE = """\
-# CONVERTER=swift converts in one process on one node instead, in about {gib} GiB of host memory."""
+# CONVERTER=swift converts in one process: {host} GiB of host memory, {gpu} GiB of a GPU."""
 MEGATRON_OR_SWIFT = """\
 case "${CONVERTER:-megatron}" in
 megatron) ;;
 swift)
-  unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
+  unset NODE_RANK NPROC_PER_NODE MASTER_ADDR
+  export NNODES=1
   gpus=1 gpus_per_node=1
   ;;
 *)
@@ -48,12 +49,12 @@ if [[ "${{CONVERTER:-megatron}}" == swift ]]; then
   )
 fi"""
 
-
-class Direction(StrEnum):
-    """Which way weights are converted; ms-swift's flag for it."""
-
-    TO_MCORE = "to_mcore"
-    TO_HF = "to_hf"
+ADAPTER_NOTE = """\
+# ADAPTER=1 writes the adapter alone, in PEFT's format, instead of merging it into the model."""
+ADAPTER_TARGET = '[[ "${ADAPTER:-0}" == 0 ]] || target="$target-adapter"'
+ADAPTER_ARGUMENTS = '[[ "${ADAPTER:-0}" == 0 ]] || command+=(--merge_lora false)'
+SMOKE_TOKENS = 32
+PRECISION: dict[str, ArgValue] = {"test_convert_precision": True, "test_convert_dtype": "float32"}
 
 
 class _Found(str):
@@ -78,18 +79,33 @@ def hf_to_mcore_sh(run: Run) -> str | None:
 def mcore_to_hf_sh(run: Run) -> str:
     """The script that converts a checkpoint of training back, with adapters merged."""
     folders = Folders(run.site.workspace)
+    has_adapter = is_lora(run)
     return fill(
         TEMPLATES / "convert_mcore_to_hf.sh",
+        model=shlex.quote(run.site.model_path),
         output=shlex.quote(folders.output),
         hf=shlex.quote(folders.hf),
+        adapter_note=ADAPTER_NOTE if has_adapter else "",
+        adapter_target=ADAPTER_TARGET if has_adapter else "",
+        adapter_arguments=ADAPTER_ARGUMENTS if has_adapter else "",
+        smoke=shell_words(argv(smoke_args(run))),
         **_common(run, Direction.TO_HF),
     )
 
 
-def has_single_process(run: Run, direction: Direction) -> bool:
-    """Whether `swift export` can convert too: it merges no adapters and knows no MTP layers."""
-    merges = direction is Direction.TO_HF and _is_lora(run)
-    return not merges and trained_mtp_layers(run) == 0
+def smoke_args(run: Run) -> Flags:
+    """The arguments of `swift infer` for a converted model, whose folder has no name that ms-swift
+    knows."""
+    hint = model_hint(run.model.model_type, "checkpoint", run.stack.dialect)
+    named = model_args(run)
+    args: Flags = {"max_new_tokens": SMOKE_TOKENS}
+    for flag, hinted in (
+        ("model_type", hint.model_type if hint else ""),
+        ("template", hint.template if hint else ""),
+    ):
+        if value := named.get(flag, hinted):
+            args[flag] = value
+    return args
 
 
 def conversion_args(run: Run, direction: Direction, *, single_process: bool) -> dict[str, ArgValue]:
@@ -107,12 +123,14 @@ def conversion_args(run: Run, direction: Direction, *, single_process: bool) -> 
     mtp_num_layers = trained_mtp_layers(run)
     split = pipeline_args(conversion_sizes(run).split, mtp_num_layers)
     args |= {"tensor_model_parallel_size": 1, **split, "check_model": False}
+    if direction is Direction.TO_HF and carries_mtp(run):
+        args[CARRY] = True
     return args | ({"mtp_num_layers": mtp_num_layers} if mtp_num_layers else {})
 
 
 def _checkpoint_args(run: Run) -> dict[str, ArgValue]:
     """What is converted back: a whole model, or an adapter with the model that it belongs to."""
-    if not _is_lora(run):
+    if not is_lora(run):
         return {"mcore_model": CHECKPOINT}
     adapter: dict[str, ArgValue] = {"mcore_adapter": CHECKPOINT, "merge_lora": True}
     if run.load is Load.DIRECT:
@@ -120,16 +138,11 @@ def _checkpoint_args(run: Run) -> dict[str, ArgValue]:
     return {"mcore_model": Folders(run.site.workspace).mcore, **adapter}
 
 
-def _is_lora(run: Run) -> bool:
-    return TunerType(run.plan.args["tuner_type"]) is TunerType.LORA
-
-
 def _common(run: Run, direction: Direction) -> dict[str, object]:
     """What both templates have in common."""
     sizes = conversion_sizes(run)
     single_process = has_single_process(run, direction)
     alone = _lines(run, direction, single_process=True)
-    gib = math.ceil(sum(model_parameters(run.model).values()) * BYTES_PER_PARAMETER / GIB)
     return {
         "name": comment(run.model.name),
         "where": _where(sizes),
@@ -137,10 +150,26 @@ def _common(run: Run, direction: Direction) -> dict[str, object]:
         "world_size": sizes.world_size,
         "gpus_per_node": sizes.gpus_per_node,
         "arguments": _lines(run, direction, single_process=False),
-        "single_process_note": SINGLE_PROCESS_NOTE.format(gib=gib) if single_process else "",
+        "single_process_note": _single_process_note(run, direction) if single_process else "",
         "converter_environment": MEGATRON_OR_SWIFT if single_process else MEGATRON_ONLY,
+        "precision": shell_words(argv(PRECISION)),
+        "precision_cost": _precision_cost(run),
         "single_process": SINGLE_PROCESS.format(arguments=alone) if single_process else "",
     }
+
+
+def _single_process_note(run: Run, direction: Direction) -> str:
+    way = way_of(run, Kind.SWIFT, direction)
+    return SINGLE_PROCESS_NOTE.format(
+        host=math.ceil(way.host_total / GIB), gpu=math.ceil(way.gpu_total / GIB)
+    )
+
+
+def _precision_cost(run: Run) -> str:
+    """What comparing logits takes: transformers loads the model once more, over the first node's
+    GPUs (4.6.0, swift/megatron/pipelines/export/export.py: device_map auto on the first rank)."""
+    gib = math.ceil(sum(model_parameters(run.model).values()) * BYTES_PER_PARAMETER / GIB)
+    return f"{gib} GiB on the GPUs of the first node"
 
 
 def _where(sizes: ConversionSizes) -> str:

@@ -1,7 +1,9 @@
 """How many GPUs convert a model, and how its layers are spread over them."""
 
+import math
 from dataclasses import dataclass
 
+from convert.resources import PROCESS_BYTES
 from planner.layout import Layout, PipelineSplit
 from planner.parameters import rank_parameters
 from planner.run import Run
@@ -11,6 +13,7 @@ from planner.workload import Workload
 BYTES_PER_PARAMETER = 2  # weights only, in bf16
 # What weights may take of a GPU; the rest is for the CUDA context and tensors in transit.
 ASSUMED_WEIGHTS_FRACTION = 0.8
+MOST_ROUNDING = 2  # of what is staged on the host: each tensor up to a power of two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +23,7 @@ class ConversionSizes:
     num_nodes: int
     gpus_per_node: int
     split: PipelineSplit
+    stage_bytes: int  # weights of the fullest GPU
     reason: str
 
     @property
@@ -29,7 +33,7 @@ class ConversionSizes:
 
 
 def conversion_sizes(run: Run) -> ConversionSizes:
-    """Pipeline stages only, over the fewest nodes whose GPUs hold the weights.
+    """Pipeline stages only, over the fewest nodes whose GPUs and hosts hold the weights.
 
     No step is trained, so that a pipeline costs nothing here: each GPU reads and holds a part of
     its own, whatever the numbers of heads and experts. Training loads it with other sizes.
@@ -39,12 +43,15 @@ def conversion_sizes(run: Run) -> ConversionSizes:
         world_size = num_nodes * machines.gpus_per_node
         split = conversion_split(run.model.num_layers, world_size)
         held = _largest_part_bytes(run, split, world_size)
-        if held <= ASSUMED_WEIGHTS_FRACTION * machines.gpu_memory_bytes:
+        staged = machines.gpus_per_node * (PROCESS_BYTES + MOST_ROUNDING * held)
+        on_gpu = held <= ASSUMED_WEIGHTS_FRACTION * machines.gpu_memory_bytes
+        if on_gpu and staged <= (machines.host_memory_bytes or math.inf):
             break
     return ConversionSizes(
         num_nodes=num_nodes,
         gpus_per_node=machines.gpus_per_node,
         split=split,
+        stage_bytes=held,
         reason=(
             f"The layers are spread over {split.num_stages} GPUs,"
             f" at most {held / GIB:.1f} GiB of weights on each."

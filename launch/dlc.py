@@ -5,11 +5,15 @@ import re
 import shlex
 from typing import Any
 
-from planner.errors import UsageError
+from launch.dlc_schema import MAX_NAME_LENGTH, check_size
 from planner.run import Run
+from planner.site import CodeSource, Dlc, Mount, Vpc
 
-MAX_JOB_BYTES = 65_536  # of the whole request, PAI-DLC's documentation of CreateJob
-MAX_NAME_LENGTH = 256  # the same, DisplayName
+# AIMaster's arguments, PAI-DLC's documentation of fault tolerance; all are off by default.
+AIMASTER = "--enable-job-restart True --max-num-of-job-restart {restarts}"
+HANG = " --enable-job-hang-detection True --job-hang-interval {seconds}"
+# The same, sanity check: after a fault, before nodes are used again.
+SANITY = "--sanity-check-timing=AfterJobFaultTolerant --sanity-check-timeout-ops=MarkJobFail"
 
 
 def job(run: Run, run_folder: str) -> dict[str, Any]:
@@ -26,18 +30,13 @@ def job(run: Run, run_folder: str) -> dict[str, Any]:
         "ResourceId": site.dlc.resource_id,
         "UserCommand": f"bash {shlex.quote(f'{run_folder}/train.sh')}",
         "Envs": dict(site.env),
+        "Priority": site.dlc.priority,
+        "JobMaxRunningTimeMinutes": site.dlc.max_running_minutes,
         "JobSpecs": [_worker(run)],
-        "DataSources": [
-            _given(
-                {
-                    "DataSourceId": mount.data_source_id,
-                    "Uri": mount.uri,
-                    "MountPath": mount.mount_path,
-                }
-            )
-            for mount in site.mounts
-        ],
-        "Settings": {"EnableRDMA": machines.num_nodes > 1},
+        "DataSources": [_data_source(mount) for mount in site.mounts],
+        "CodeSource": _code_source(site.dlc.code_source),
+        "UserVpc": _vpc(site.dlc.vpc),
+        "Settings": _settings(site.dlc, several_nodes=machines.num_nodes > 1),
     }
     return _given(request)
 
@@ -48,8 +47,7 @@ def job_json(run: Run, run_folder: str) -> str:
     Raises UsageError: dlc.too_large.
     """
     text = json.dumps(job(run, run_folder), indent=2, ensure_ascii=True) + "\n"
-    if len(text) > MAX_JOB_BYTES:
-        raise UsageError("dlc.too_large", size=len(text), limit=MAX_JOB_BYTES)
+    check_size(text)
     return text
 
 
@@ -81,6 +79,7 @@ def _worker(run: Run) -> dict[str, Any]:
         "GPU": str(run.machines.gpus_per_node),
         "Memory": dlc.memory,
         "SharedMemory": dlc.shared_memory,
+        "GPUType": dlc.gpu_type,
     }
     return _given(
         {
@@ -93,6 +92,59 @@ def _worker(run: Run) -> dict[str, Any]:
     )
 
 
+def _data_source(mount: Mount) -> dict[str, Any]:
+    return _given(
+        {
+            "DataSourceId": mount.data_source_id,
+            "Uri": mount.uri,
+            "MountPath": mount.mount_path,
+            "MountAccess": "RO" if mount.read_only else "",
+            "Options": mount.options,
+        }
+    )
+
+
+def _code_source(code: CodeSource | None) -> dict[str, Any]:
+    if code is None:
+        return {}
+    return _given(
+        {
+            "CodeSourceId": code.code_source_id,
+            "Branch": code.branch,
+            "Commit": code.commit,
+            "MountPath": code.mount_path,
+        }
+    )
+
+
+def _vpc(vpc: Vpc | None) -> dict[str, Any]:
+    if vpc is None:
+        return {}
+    return _given(
+        {
+            "VpcId": vpc.vpc_id,
+            "SwitchId": vpc.switch_id,
+            "SecurityGroupId": vpc.security_group_id,
+            "ExtendedCIDRs": list(vpc.extended_cidrs),
+            "DefaultRoute": vpc.default_route,
+        }
+    )
+
+
+def _settings(dlc: Dlc, *, several_nodes: bool) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "EnableRDMA": several_nodes if dlc.rdma is None else dlc.rdma,
+        "Tags": dict(dlc.tags),
+    }
+    if dlc.sanity_check:
+        settings |= {"EnableSanityCheck": True, "SanityCheckArgs": SANITY}
+    if dlc.max_restarts:
+        words = AIMASTER.format(restarts=dlc.max_restarts)
+        words += HANG.format(seconds=dlc.hang_seconds) if dlc.hang_seconds else ""
+        settings |= {"EnableErrorMonitoringInAIMaster": True, "ErrorMonitoringArgs": words}
+    return _given(settings)
+
+
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     """Without empty texts, lists and objects."""
-    return {key: value for key, value in values.items() if value not in ("", [], {})}
+    return {key: value for key, value in values.items() if value not in (None, "", [], {})}

@@ -5,14 +5,13 @@ from pathlib import Path
 from convert.sizes import conversion_sizes
 from launch.arguments import Folders, train_args
 from launch.dlc import missing_of_job
+from launch.expectations import checkpoint_bytes, saved_state_bytes
+from launch.resume import is_resumable
 from launch.text import comment, fill
 from launch.training import title
 from planner.dialects import Dialect, dropped, load_dialect, translate
 from planner.layer_shape import BF16
-from planner.parameters import model_parameters
-from planner.precision import state_bytes
 from planner.run import Load, Run
-from planner.settings import Settings
 from planner.units import GIB
 from planner.workload import TunerType
 
@@ -21,6 +20,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 CONVERT_STEP = (
     "| `convert_hf_to_mcore.sh` | once, on {nodes} | weights of the model to `{mcore}` |\n"
 )
+RESUMES = """\
+`train.sh`, started again, goes on from the newest complete checkpoint: at most `save_steps` steps
+  are lost. To start again from the beginning, move `output` away."""
+RESUMES_NOT = "An interrupted run cannot be resumed: `no_save_optim` leaves out what that needs."
 
 
 def readme(run: Run) -> str:
@@ -50,6 +53,7 @@ def readme(run: Run) -> str:
             f"\n- `{flag}` is left out: {why}"
             for flag, why in dropped(train_args(run), dialect).items()
         ),
+        resume=RESUMES if is_resumable(run) else RESUMES_NOT,
         job=": give " + ", ".join(f"`{key}`" for key in missing) + " first" if missing else "",
     )
 
@@ -70,12 +74,8 @@ def _checkpoint(run: Run) -> str:
     args = run.plan.args
     if args["tuner_type"] == TunerType.LORA:
         return "A checkpoint holds the adapters only."
-    parts = model_parameters(run.model, mtp_num_layers=args.get("mtp_num_layers", 0))
-    parameters = sum(parts.values())
-    size = BF16 * parameters
     words = f"{BF16} bytes a parameter"
     if not args["no_save_optim"]:
-        states = state_bytes(Settings(optimizer=run.recipe.optimizer)).saved
-        size += states * (parameters - parts.get("vision", 0))  # a vision tower is frozen
-        words += f", and {states} of the optimizer for each that is trained"
+        words += f", and {saved_state_bytes(run)} of the optimizer for each that is trained"
+    size = checkpoint_bytes(run)
     return f"A checkpoint takes about {size / GIB:.0f} GiB: {words}."

@@ -5,18 +5,22 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from convert.scripts import hf_to_mcore_sh, mcore_to_hf_sh
 from launch.arguments import check_runnable
 from launch.dlc import job_json
+from launch.expectations import preflight_files
 from launch.readme import readme
-from launch.training import node_env_sh, train_sh, train_yaml
+from launch.text import fill
+from launch.training import TEMPLATES, node_env_sh, train_sh, train_yaml
 from planner.errors import UsageError
 from planner.run import Run, read_run
+from planner.site import Site, load_site, with_absolute_paths
 
 Files = dict[str, str]
-"""Names and contents; those that end in .sh can be run."""
+"""Names, one of them in a folder of its own, and contents; those that end in .sh can be run."""
 
 
 def render(run: Run, folder: Path) -> Files:
@@ -33,7 +37,9 @@ def render(run: Run, folder: Path) -> Files:
         "train.yaml": train_yaml(run),
         "convert_mcore_to_hf.sh": mcore_to_hf_sh(run),
         "node_env.sh": node_env_sh(run),
+        "on_host.sh": fill(TEMPLATES / "on_host.sh"),
         "job.json": job_json(run, on_nodes),
+        **preflight_files(run),
     }
     return {name: text for name, text in files.items() if text is not None}
 
@@ -68,19 +74,26 @@ def write_run_folder(run: Run, folder: Path) -> Files:
     return files
 
 
-def render_again(folder: Path) -> Files:
+def render_again(folder: Path, site: Path | None = None) -> Files:
     """Writes the files of an existing run folder again, from its run.json, each whole or not.
 
-    Files that the run no longer has are taken away; others in the folder are left alone.
-    Raises UsageError: those of `read_run` and `render`, run.folder_unwritable.
+    With a site file, for that site, which run.json then holds; a model and data that it does not
+    name stay. Files that the run no longer has are taken away; others are left alone.
+    Raises UsageError: those of `read_run`, `load_site` and `render`, run.folder_unwritable.
     """
-    files = render(read_run(folder), folder)
+    run = read_run(folder)
+    if site is not None:
+        run = replace(run, site=_moved(run.site, with_absolute_paths(load_site(site))))
+    files = render(run, folder)
+    if site is not None:
+        files["run.json"] = run_json(run)
     optional = {"convert_hf_to_mcore.sh", "train.yaml"}
     try:
         for name, text in files.items():
-            partial = folder / f".partial.{name}"
+            path = folder / name
+            partial = path.with_name(f".partial.{path.name}")
             _write(partial, text)
-            partial.replace(folder / name)
+            partial.replace(path)
         for name in optional - files.keys():
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
@@ -88,7 +101,17 @@ def render_again(folder: Path) -> Files:
     return files
 
 
+def _moved(before: Site, after: Site) -> Site:
+    """The new site, with the model and the data of the one before where it has none."""
+    return replace(
+        after,
+        model_path=after.model_path or before.model_path,
+        dataset=after.dataset or before.dataset,
+    )
+
+
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     # surrogateescape: a path of the user's need not be UTF-8.
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     path.chmod(0o755 if path.suffix == ".sh" else 0o644)

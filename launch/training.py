@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.arguments import Folders, train_args
+from launch.resume import resume_sh, weights_check_sh
 from launch.text import comment, fill, shell_words, yaml_value
 from planner.dialects import Dialect, load_dialect, translate, words
-from planner.run import Load, Run
+from planner.run import Run
 from planner.swift_args import NOTES, ArgValue, sections
 
 TEMPLATES = Path(__file__).parent / "templates"
-NOT_CONVERTED = """[[ -e {tracker} ]] ||
-  stop 66 "the weights are not converted yet: run convert_hf_to_mcore.sh first\""""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,6 @@ def title(run: Run) -> str:
 def train_sh(run: Run) -> str:
     """The script that every node runs."""
     dialect = load_dialect(run.stack.dialect)
-    tracker = f"{Folders(run.site.workspace).mcore}/latest_checkpointed_iteration.txt"
     return fill(
         TEMPLATES / "train.sh",
         title=title(run),
@@ -49,7 +47,8 @@ def train_sh(run: Run) -> str:
             else "Flags that follow the name are added at the end and win."
         ),
         arguments=_arguments(run, dialect),
-        checks=NOT_CONVERTED.format(tracker=shlex.quote(tracker)) if run.load is Load.MCORE else "",
+        resume=resume_sh(run),
+        checks=weights_check_sh(run),
     )
 
 

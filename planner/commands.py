@@ -21,7 +21,7 @@ from planner.problem import Problem, Sizes, as_layout
 from planner.reasons import not_trained
 from planner.report.answer import Answer, answer_to_json
 from planner.report.json_ import as_json as json_text
-from planner.run import Load, Machines, Run
+from planner.run import Load, Run, machines_of
 from planner.search import FULL_RECOMPUTE, recompute_ladder, search
 from planner.site import Site, load_site, with_absolute_paths
 from planner.split import even_split
@@ -207,18 +207,12 @@ def _site(scripts: Scripts, problem: Problem) -> Site:
 def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[Path]:
     from launch.run_folder import write_run_folder
 
-    cluster = problem.cluster
     run = Run(
         plan=plan,
         recipe=problem.recipe,
         site=site,
         model=problem.model,
-        machines=Machines(
-            num_nodes=cluster.num_nodes,
-            gpus_per_node=cluster.gpus_per_node,
-            gpu_name=cluster.gpu.name,
-            gpu_memory_bytes=cluster.gpu.memory_usable_bytes,
-        ),
+        machines=machines_of(problem.cluster),
         stack=problem.stack,
         load=scripts.load,
         task=problem.workload.task,

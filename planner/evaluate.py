@@ -172,6 +172,7 @@ def _fill(shape: StageShape, kept: StageActivations) -> None:
         kept.whole_checkpoints,
     )
     shape.recomputed_bytes, shape.transient_bytes = kept.recomputed, kept.transient
+    shape.layer_moment = kept.moment
     shape.maps_bytes, shape.checkpointed_maps_bytes = kept.maps, kept.checkpointed_maps
 
 

@@ -85,6 +85,7 @@ class StageActivations:
     whole_layers: bool  # whether any is recomputed as a whole
     recomputed: float  # of the layer that needs most beside what is kept
     transient: float  # of that layer
+    moment: str  # when it needs most; empty without layers
     maps: float  # that token dispatchers hold
     checkpointed_maps: float  # of those in recomputed layers
     checkpoints: float  # inputs that sparse layers, or their experts, are recomputed from
@@ -92,18 +93,23 @@ class StageActivations:
     checkpoint: float  # the largest of them
 
 
-def _worst_layer(layers: list[tuple[int, bool, bool, LayerActivations]]) -> tuple[float, float]:
-    """What the layer that needs most has built again and has for a moment.
+def _worst_layer(
+    layers: list[tuple[int, bool, bool, LayerActivations]],
+) -> tuple[float, float, str]:
+    """What the layer that needs most has built again and has for a moment, and that moment.
 
     Layers that are recomputed as a whole come first in a chunk: when it is their turn, what the
     others kept of the microbatch is gone.
     """
     others = sum(count * kept.saved for count, full, _, kept in layers if not full)
     needs = [
-        (kept.recomputed, kept.transient - (others if full else 0)) for _, full, _, kept in layers
+        (kept.recomputed, kept.transient - (others if full else 0), kept.moment)
+        for _, full, _, kept in layers
     ]
-    recomputed, transient = max(needs, key=sum, default=(0.0, 0.0))  # a stage may have no layers
-    return recomputed + min(0.0, transient), max(0.0, transient)
+    if not needs:
+        return 0.0, 0.0, ""
+    recomputed, transient, moment = max(needs, key=lambda need: need[0] + need[1])
+    return recomputed + min(0.0, transient), max(0.0, transient), moment
 
 
 class LayerSet:
@@ -155,12 +161,13 @@ class LayerSet:
         ]
         sparse = [(count, full, kept) for count, full, again, kept in layers if again and kept.maps]
         checkpoints = sum(count * kept.checkpoint for count, _, kept in sparse)
-        recomputed, transient = _worst_layer(layers)
+        recomputed, transient, moment = _worst_layer(layers)
         return StageActivations(
             saved=sum(count * kept.saved for count, *_, kept in layers),
             whole_layers=any(full for _, full, *_ in layers),
             recomputed=recomputed,
             transient=transient,
+            moment=moment,
             maps=sum(count * kept.maps for count, *_, kept in layers),
             checkpointed_maps=sum(count * kept.maps for count, _, kept in sparse),
             checkpoints=checkpoints,

@@ -51,10 +51,12 @@ ASSUMED_NCCL_BYTES = int(2.3 * GIB)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
-    """Memory of a stage's worst rank, in bytes. `terms` are those alive at `peak_moment`."""
+    """Memory of a stage's worst rank, in bytes. `terms` are those alive at `peak_moment`, which in
+    a layer is `layer_moment`, an id of planner.layer_moments."""
 
     terms: dict[str, int]
     peak_moment: Moment
+    layer_moment: str | None
     after_build: int
     steady: int
     peak_forward_backward: int
@@ -128,6 +130,7 @@ def stage_memory(
     return StageMemory(
         terms=alive[peak_moment],
         peak_moment=peak_moment,
+        layer_moment=shape.layer_moment if peak_moment is Moment.LAYER else None,
         after_build=totals[Moment.BUILD],
         steady=totals[Moment.STEADY],
         peak_forward_backward=max(totals[moment] for moment in running),

@@ -44,7 +44,7 @@ PREDICTED = (
     *(
         f"stages.memory_bytes.{field.name}"
         for field in fields(StageMemory)
-        if field.name not in ("terms", "peak_moment", "usable")
+        if field.name not in ("terms", "peak_moment", "layer_moment", "usable")
     ),
     *(f"host_memory_bytes.{moment}" for moment in ("loading", "training", "saving")),
     *(f"step_seconds.{name}" for name in (*CATEGORIES, "total", "hidden")),

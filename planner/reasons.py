@@ -106,6 +106,7 @@ def _recompute(problem: Problem, layout: Layout, memory: list[StageMemory]) -> l
 def _limit(memory: list[StageMemory]) -> Reason:
     """What bounds the layout: the fullest stage and its largest terms."""
     stage = max(range(len(memory)), key=lambda index: memory[index].device_used)
+    moment = memory[stage].layer_moment or memory[stage].peak_moment.value
     terms = sorted(memory[stage].terms.items(), key=lambda item: -item[1])[:3]
     return Reason(
         "reason.limit",
@@ -113,6 +114,6 @@ def _limit(memory: list[StageMemory]) -> Reason:
             "stage": stage,
             "percent": round(100 * memory[stage].device_used / memory[stage].usable),
             "terms": ", ".join(term.replace("_", " ") for term, _ in terms),
-            "moment": memory[stage].peak_moment.value.replace("_", " "),
+            "moment": moment.replace("_", " "),
         },
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from planner.cluster import NETWORK, NVLINK, PCIE, SPINE, Cluster
 from planner.errors import UsageError
 from planner.model_spec import ModelSpec
 from planner.plan import Plan
@@ -39,6 +40,28 @@ class Machines:
     gpus_per_node: int
     gpu_name: str
     gpu_memory_bytes: int
+    host_memory_bytes: int = 0  # of a node; 0: not known
+    # of a GPU, per direction; None where there is none, or a run.json of before does not say it
+    inner_bytes_per_second: float | None = None  # between the GPUs of a node
+    network_bytes_per_second: float | None = None  # between nodes
+    network_kind: str = ""  # as Cluster has it
+
+
+def machines_of(cluster: Cluster) -> Machines:
+    """The machines of a cluster; each rate is of the slowest class of link that is met there."""
+    rates = {name: link.bandwidth_bytes_per_second for name, link in cluster.links.items()}
+    inner = [rates[name] for name in (NVLINK, PCIE) if name in rates]
+    outer = [rates[name] for name in (NETWORK, SPINE) if name in rates]
+    return Machines(
+        num_nodes=cluster.num_nodes,
+        gpus_per_node=cluster.gpus_per_node,
+        gpu_name=cluster.gpu.name,
+        gpu_memory_bytes=cluster.gpu.memory_usable_bytes,
+        host_memory_bytes=cluster.host_memory_bytes,
+        inner_bytes_per_second=min(inner, default=None),
+        network_bytes_per_second=min(outer or inner, default=None),
+        network_kind=cluster.network_kind,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

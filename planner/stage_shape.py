@@ -62,6 +62,7 @@ class StageShape:
     saved_bytes: float = 0.0  # by all layers of the stage, of one microbatch
     recomputed_bytes: float = 0.0  # built again, of the layer that needs most
     transient_bytes: float = 0.0  # beside, of that layer for a moment
+    layer_moment: str = ""  # that moment: an id of planner.layer_moments
     checkpoints_bytes: float = 0.0  # inputs that sparse layers are recomputed from
     whole_checkpoints_bytes: float = 0.0  # of those, inputs of whole layers
     checkpoint_bytes: float = 0.0  # the largest of them

@@ -45,6 +45,9 @@ PATTERN_WORDS = {
     r"^/[^\x00]*$": "must be an absolute path",
     r"^[^\x00]*$": "must not hold a NUL character",
     r"^[A-Za-z0-9_.:/@-]*$": "must hold nothing but letters, digits and _ . : / @ -",
+    r"^[A-Za-z0-9_.:/@-]+$": "must be letters, digits and _ . : / @ -, at least one",
+    r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$": "must be a machine's name or address, as ssh takes it",
+    r"^[a-z0-9-]*$": "must be the name of a region such as cn-hangzhou",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "must be a name of letters, digits and _, no digit first",
     r"^(\d{1,4}(\.\d{1,4}){1,3}((a|b|rc|\.?dev|\.?post)\d{1,4})*(\+[a-z0-9.]+)?)?$": (
         "must be a version such as 2.8.0"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import yaml
 
@@ -24,8 +24,17 @@ LAUNCHER = {
     "NPROC_PER_NODE",
     "WORLD_SIZE",
     "RANK",
+    *(f"PET_{name}" for name in ("NNODES", "NODE_RANK", "NPROC_PER_NODE")),
+    *(f"PET_{name}" for name in ("MASTER_ADDR", "MASTER_PORT")),
+    *(f"SLURM_{name}" for name in ("JOB_ID", "NODEID", "JOB_NUM_NODES", "JOB_NODELIST")),
+    *(f"SLURM_STEP_{name}" for name in ("NUM_NODES", "NUM_TASKS", "NODELIST")),
     "DRY_RUN",
+    "PREFLIGHT",
     "CONVERTER",
+    "ADAPTER",
+    "SMOKE",
+    "SMOKE_PROMPT",
+    "TEST_CONVERT_PRECISION",
     "MODEL_PATH",
     "DATASET",
     "LOAD",
@@ -37,6 +46,8 @@ _STAND_IN = """\
 #!{python}
 import json, os, pathlib, sys
 record = {{"argv": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}}
+if "infer" in sys.argv:
+    record["input"] = sys.stdin.read()
 with open({log!r}, "a") as log:
     print(json.dumps([pathlib.Path(sys.argv[0]).name, record]), file=log)
 for flag in ("--output_dir", "--save"):
@@ -44,6 +55,8 @@ for flag in ("--output_dir", "--save"):
         target = pathlib.Path(sys.argv[sys.argv.index(flag) + 1])
         target.mkdir(parents=True)
         (target / "latest_checkpointed_iteration.txt").touch()
+        if "--to_hf" in sys.argv:
+            (target / "config.json").touch()
 sys.exit(int(os.environ.get("STAND_IN_STATUS", "0")))
 """
 
@@ -56,6 +69,7 @@ class Call:
     argv: list[str]
     env: dict[str, str]
     cwd: str
+    input: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +102,7 @@ def run_script(
     search = f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin" if commands else "/usr/bin:/bin"
     ran = subprocess.run(
         ["bash", script, *arguments],
-        env={**clean, "PATH": search, **(env or {})},
+        env={**clean, "PATH": search, "PREFLIGHT": "0", **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
@@ -101,22 +115,27 @@ def run_script(
 def words_after_yaml(argv: list[str], folder: Path) -> list[str]:
     """Return the command line that ms-swift 4.6 makes of `FILE.yaml ...`, by its own function."""
     expanded = [str(folder / argv[0]), *argv[1:]]
-    _parse_yaml_args()(expanded)
+    _swift_launcher()["parse_yaml_args"](expanded)
     return expanded
 
 
+def torchrun_args() -> list[str]:
+    """Return what ms-swift passes to torch.distributed.run in this environment."""
+    words: list[str] = _swift_launcher()["get_torchrun_args"]()
+    return words
+
+
 @cache
-def _parse_yaml_args() -> Any:
-    """The function of the installed ms-swift, without importing the package and torch with it."""
+def _swift_launcher() -> dict[str, Any]:
+    """The functions of the installed ms-swift's launcher, without importing torch with it."""
     spec = importlib.util.find_spec("swift")
     assert spec is not None and spec.origin is not None
     source = (Path(spec.origin).parent / "cli" / "main.py").read_text("utf-8")
-    function = next(
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == "parse_yaml_args"
-    )
-    module = ast.Module(body=[function], type_ignores=[])
+    functions: list[ast.stmt] = [
+        node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
+    ]
+    module = ast.Module(body=functions, type_ignores=[])
     names: dict[str, Any] = {"yaml": yaml, "json": json, "os": os}
+    names |= {"Optional": Optional, "List": list, "Dict": dict, "ROUTE_MAPPING": {}}
     exec(compile(module, "swift/cli/main.py", "exec"), names)
-    return names["parse_yaml_args"]
+    return names

@@ -3,37 +3,21 @@
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on @@where, as train.sh is run. @@reason
 @@single_process_note
-# DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
+@@adapter_note
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs @@precision_cost.
+# SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
+# Relative paths start from the folder of this file.
 set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+model=@@model
 output=@@output
 hf=@@hf
 gpus=@@world_size gpus_per_node=@@gpus_per_node
 @@converter_environment
 # shellcheck source=/dev/null
-. ./node_env.sh "$gpus" "$gpus_per_node"
+. ./node_env.sh "$gpus" "$gpus_per_node" alone
 
-complete() { # complete FOLDER: whether its newest checkpoint was written to the end
-  [[ -f "$1/latest_checkpointed_iteration.txt" ]] || return 1
-  local iteration
-  iteration="$(<"$1/latest_checkpointed_iteration.txt")"
-  [[ "$iteration" =~ ^[0-9]+$ ]] || return 1
-  printf -v iteration '%s/iter_%07d' "$1" "$((10#$iteration))"
-  [[ -f "$iteration/metadata.json" && -f "$iteration/.metadata" ]]
-}
-
-newest() { # newest: the complete checkpoint with the highest number
-  local folder number best=-1
-  for folder in "$output"/checkpoint-*; do
-    number="${folder##*-}"
-    if [[ "$number" =~ ^[0-9]+$ ]] && ((10#$number > best)) && complete "$folder"; then
-      best="$((10#$number))"
-    fi
-  done
-  ((best < 0)) || printf '%s' "$output/checkpoint-$best"
-}
-
-checkpoint="${1:-$(newest)}"
+checkpoint="${1:-$(newest "$output")}"
 if [[ -n "$checkpoint" ]]; then
   complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
 elif [[ "${DRY_RUN:-0}" != 0 ]]; then # shows what will be run after training
@@ -42,6 +26,7 @@ else
   stop 66 "there is no complete checkpoint in $output"
 fi
 target="$hf/$(basename -- "$checkpoint")"
+@@adapter_target
 if [[ -e "$target" ]]; then
   echo "$target is there already: nothing to do"
   exit 0
@@ -51,7 +36,19 @@ command=(megatron export
 @@arguments
 )
 @@single_process
+@@adapter_arguments
+[[ "${TEST_CONVERT_PRECISION:-0}" == 0 ]] || command+=(@@precision)
 announce "${command[@]}"
 mkdir -p -- "$hf"
+# What an interrupted conversion left is no part of this one; no other node writes before this starts.
+[[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
 "${command[@]}"
-[[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"
+[[ "$NODE_RANK" == 0 ]] || exit 0
+if [[ -f "$model/generation_config.json" && -f "$target.partial/config.json" ]]; then # ms-swift leaves it behind
+  cp -- "$model/generation_config.json" "$target.partial/"
+fi
+mv -T -- "$target.partial" "$target"
+if [[ "${SMOKE:-0}" != 0 ]]; then
+  printf '%s\n' "${SMOKE_PROMPT:-Who are you?}" exit |
+    env -u NNODES -u NPROC_PER_NODE swift infer --model "$target" @@smoke
+fi

@@ -8,9 +8,11 @@ table. Each group has a module of its own.
 
 from planner.messages import (
     config,
+    convert,
     files,
     images,
     inputs,
+    launching,
     names,
     no_fit,
     reasons,
@@ -33,6 +35,7 @@ _GROUPS = (
     releases,
     topologies,
     runs,
+    launching,
     inputs,
     settings,
     images,
@@ -41,6 +44,7 @@ _GROUPS = (
     rules,
     setting_rules,
     verify,
+    convert,
 )
 
 MESSAGES: dict[str, Message] = {

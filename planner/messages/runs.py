@@ -38,6 +38,23 @@ MESSAGES: dict[str, Message] = {
         "the PAI-DLC job takes {size} bytes, more than the {limit} that PAI-DLC accepts",
         "move long values of env to a file on the shared storage",
     ),
+    "dlc.refused": Message(
+        "PAI-DLC refused: {code}: {reason}",
+        "moe-launch doctor --online RUN looks at credentials, quota and instance type",
+    ),
+    "dlc.unanswered": Message(
+        "PAI-DLC gave no clear answer: {reason}",
+        "try again: a submission looks first whether its job is there already",
+    ),
+    "dlc.no_sdk": Message("PAI-DLC's SDK is not installed", "pip install 'moe-planner[dlc]'"),
+    "dlc.no_region": Message(
+        "no region is given for PAI-DLC",
+        "dlc.region of the site file, or ALIBABA_CLOUD_REGION_ID, for example cn-hangzhou",
+    ),
+    "dlc.no_credentials": Message(
+        "no credentials were found for PAI-DLC: {reason}",
+        "aliyun configure, or ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+    ),
     "launch.gpus_missing": Message(
         "this machine has {available} GPUs, the plan wants {wanted} on each of {nodes} nodes: "
         "{gpu}",

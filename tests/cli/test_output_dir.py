@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from console import EXAMPLE, plan
+from dlc_server import dlc_service
 from recorder import LAUNCHER, run_script, stand_ins
 
 from launch.run_folder import render_again
@@ -27,7 +28,17 @@ dataset: [train.jsonl, "train.jsonl#100", AI-ModelScope/alpaca-gpt4-data-en]
 workspace: /mnt/shared/runs
 image: registry.example/team/ms-swift:4.6
 """
-FILES = {"run.json", "README.md", "train.sh", "node_env.sh", "convert_mcore_to_hf.sh", "job.json"}
+FILES = {
+    "run.json",
+    "README.md",
+    "train.sh",
+    "node_env.sh",
+    "convert_mcore_to_hf.sh",
+    "job.json",
+    "on_host.sh",
+    "preflight",
+    "preflight.json",
+}
 NODE_1 = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0"}
 
 
@@ -42,6 +53,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 GIVEN = ("--model-path", "models/Qwen3-30B-A3B", "--dataset", "train.jsonl")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Return what the files of a folder hold."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("load", ["mcore", "direct"])
@@ -62,9 +78,9 @@ def test_a_run_folder_holds_what_was_answered(
     assert json.loads((run_folder / "run.json").read_text())["plan"] == ran.answer["plans"][0]
     run = read_run(run_folder)
     assert run.load == load and run.plan.args["tuner_type"] == TunerType(tuner)
-    before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    before = contents(run_folder)
     render_again(run_folder)
-    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
+    assert contents(run_folder) == before
 
 
 def test_relative_paths_are_right_when_the_scripts_run_elsewhere(folder: Path) -> None:
@@ -88,7 +104,7 @@ def test_what_comes_next_is_said_and_true(folder: Path) -> None:
     next_steps = ran.out[ran.out.index("\nNext ") :]
     assert "bash 'runs/my first'/train.sh" in next_steps
     assert next_steps.index("convert_hf_to_mcore.sh") < next_steps.index("train.sh")
-    number = len(list((folder / "runs" / "my first").iterdir()))
+    number = len(contents(folder / "runs" / "my first"))
     assert f"{number} files written to 'runs/my first'" in next_steps
     direct = plan(*EXAMPLE, *GIVEN, "--output-dir", "runs/direct", "--load", "direct")
     assert "convert_hf_to_mcore" not in direct.out
@@ -109,10 +125,10 @@ def test_without_a_folder_the_next_command_is_complete(folder: Path) -> None:
 def test_a_second_run_never_writes_over_the_first(folder: Path) -> None:
     words = (*EXAMPLE, *GIVEN, "--output-dir", "run")
     assert plan(*words).status == 0
-    before = {path: path.read_bytes() for path in (folder / "run").iterdir()}
+    before = contents(folder / "run")
     ran = plan(*words, "--tuner-type", "lora")
     assert (ran.status, ran.out) == (2, "") and "run exists already" in ran.err
-    assert {path: path.read_bytes() for path in (folder / "run").iterdir()} == before
+    assert contents(folder / "run") == before
 
 
 # -- make train-moe --------------------------------------------------------------------------------
@@ -123,8 +139,9 @@ def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPro
     dropped = {*LAUNCHER, "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     clean = {name: value for name, value in os.environ.items() if name not in dropped}
     search = os.pathsep.join([str(stand_ins(folder / "stand-ins")), "/usr/bin", "/bin"])
+    installed = [f"--old-file={BIN.parent / name}" for name in ("core", "dlc")]
     return subprocess.run(
-        ["make", f"--old-file={BIN.parent / 'core'}", f"VENV={BIN.parent}", "train-moe", *words],
+        ["make", *installed, f"VENV={BIN.parent}", "train-moe", *words],
         cwd=ROOT,
         env={**clean, "PATH": search, **variables},
         capture_output=True,
@@ -178,3 +195,38 @@ def test_make_asks_for_the_model_and_the_data_in_one_line(folder: Path) -> None:
     ran = make(folder, "NNODES=2", f"RUN={folder}/run")
     assert ran.stderr.splitlines()[0].startswith("error: scripts need --model-path and --dataset")
     assert not (folder / "run").exists()
+
+
+DLC_SITE = """\
+run_folder: /mnt/data/first
+workspace: /mnt/data
+image: registry.example/ms-swift:4.6
+mounts: [{{mount_path: /mnt/data, uri: "oss://bucket/data"}}]
+dlc: {{region: cn-x, endpoint: "{endpoint}", workspace_id: "7", ecs_spec: ml.big}}
+"""
+
+
+def test_make_plans_and_submits_to_pai_dlc(folder: Path) -> None:
+    """One command from the model's name to a job; asked again, it says that the job is there."""
+    credentials = {
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": "id",
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "secret",
+        "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
+    }
+    with dlc_service() as service:
+        (folder / "site.yaml").write_text(DLC_SITE.format(endpoint=service.endpoint))
+        words = (
+            *("BACKEND=dlc", "NNODES=2", f"RUN={folder}/run", f"SITE={folder}/site.yaml"),
+            *("MODEL_PATH=/mnt/data/Qwen3-30B-A3B", "DATASET=/mnt/data/a.jsonl", "LOAD=direct"),
+        )
+        shown = make(folder, *words, "DRY_RUN=1", **credentials)
+        assert shown.returncode == 0, shown.stderr
+        assert service.jobs == {}
+        ran = make(folder, *words, "YES=1", **credentials)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.startswith("dlc://dlc1\n")
+        again = make(folder, *words, "YES=1", **credentials)
+        assert "its job dlc://dlc1 is running" in again.stderr
+    (job,) = service.jobs.values()
+    assert job["JobSpecs"][0]["PodCount"] == 2
+    assert job["UserCommand"] == "bash /mnt/data/first/train.sh"

@@ -5,11 +5,16 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 from console import EXAMPLE, plan
+
+from launch.cli import app
+from planner.site import load_site
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -73,3 +78,20 @@ def test_commands_of_the_readme_are_commands(tmp_path: Path) -> None:
         if "--output-dir" in words:
             words[words.index("--output-dir") + 1] = str(tmp_path / "run")
         assert plan(*words).status == 0
+
+
+def test_launching_in_the_readme_is_of_real_commands_and_options() -> None:
+    """Both backends: every `moe-launch` line is parsed, and the site file is one."""
+    text = README.read_text(encoding="utf-8")
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    lines = re.findall(r"^moe-launch ([^#\n]*)", text, re.MULTILINE)
+    assert {line.split()[0] for line in lines} == {"doctor", "submit", "watch", "logs", "status"}
+    for line in lines:
+        name, *words = line.split()
+        known[name].make_context(name, words)
+    site = text.split("cat > site.yaml <<'END'\n")[1].split("END\n")[0]
+    assert "make train-moe BACKEND=dlc NNODES=2 SITE=site.yaml" in text
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "site.yaml"
+        path.write_text(site)
+        assert load_site(path).dlc.workspace_id == "1234"

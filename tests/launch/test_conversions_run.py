@@ -1,6 +1,5 @@
 """Conversion scripts, run for real with stand-ins for ms-swift: what they start and refuse."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from recorder import Ran, run_script
 from runs import make_run
 
 from launch.run_folder import write_run_folder
+from planner.site import Site
 from planner.workload import TunerType
 
 TWO_NODES = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0", "NPROC_PER_NODE": "8"}
@@ -78,9 +78,11 @@ def test_a_conversion_is_whole_or_not_there_and_not_done_twice(tmp_path: Path, s
     failed = run_script(folder / script, env={"STAND_IN_STATUS": "3"})
     assert failed.status == 3
     assert not target.exists()
-    shutil.rmtree(target.with_name(target.name + ".partial"))
+    left = target.with_name(target.name + ".partial") / "left"
+    left.touch()
     assert run_script(folder / script).status == 0
     assert target.exists()
+    assert not (target / "left").exists(), "what an interrupted conversion left is in the result"
     again = run_script(folder / script)
     assert (again.status, again.calls) == (0, [])
     assert "nothing to do" in again.output
@@ -152,3 +154,85 @@ def test_only_the_first_node_puts_the_result_in_place(
     ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=environment)
     assert ran.status == 0, ran.output
     assert (tmp_path / "run" / "mcore").exists() is renames
+
+
+def test_another_node_takes_nothing_away(tmp_path: Path) -> None:
+    """The first node removes what was left, before it starts and the others can write."""
+    run = make_run("DeepSeek-V3", num_nodes=32, pp=16, ep=16)
+    write_run_folder(run, tmp_path / "run")
+    left = tmp_path / "run" / "mcore.partial" / "left"
+    left.parent.mkdir()
+    left.touch()
+    environment = {"NNODES": "4", "NODE_RANK": "1", "MASTER_ADDR": "a"}
+    run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=environment)
+    assert left.exists()
+
+
+def test_an_adapter_can_be_converted_alone(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8, tuner_type=TunerType.LORA), tmp_path / "run")
+    checkpoint(tmp_path / "run", 9)
+    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", env={"ADAPTER": "1"})
+    assert ran.status == 0, ran.output
+    (call,) = ran.calls
+    merges = [call.argv[i + 1] for i, word in enumerate(call.argv) if word == "--merge_lora"]
+    assert merges[-1] == "false"  # the last one counts
+    assert (tmp_path / "run" / "hf" / "checkpoint-9-adapter").is_dir()
+
+
+@pytest.mark.parametrize("script", ["convert_hf_to_mcore.sh", "convert_mcore_to_hf.sh"])
+@pytest.mark.parametrize("converter", ["megatron", "swift"])
+def test_precision_is_tested_on_demand(tmp_path: Path, script: str, converter: str) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    checkpoint(tmp_path / "run", 9)
+    environment = {"TEST_CONVERT_PRECISION": "1", "CONVERTER": converter}
+    ran = run_script(tmp_path / "run" / script, env=environment)
+    assert ran.calls[0].command == converter
+    assert export_flag(ran, "--test_convert_precision") == "true"
+    assert export_flag(ran, "--test_convert_dtype") == "float32"
+
+
+def test_a_converted_model_answers_on_demand_in_one_process(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    checkpoint(tmp_path / "run", 9)
+    environment = {"SMOKE": "1", "SMOKE_PROMPT": "it's 2 + 2?"}
+    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", env=environment)
+    assert ran.status == 0, ran.output
+    _, infer = ran.calls
+    assert (infer.command, infer.argv[:3]) == ("swift", ["infer", "--model", "hf/checkpoint-9"])
+    assert infer.input == "it's 2 + 2?\nexit\n"
+    assert not {"NPROC_PER_NODE", "NNODES"} & infer.env.keys()
+
+
+def test_settings_of_generation_come_along(tmp_path: Path) -> None:
+    """ms-swift leaves generation_config.json behind."""
+    model = tmp_path / "my model"
+    model.mkdir()
+    (model / "generation_config.json").write_text("{}")
+    site = Site(model_path=str(model), dataset=("a.jsonl",))
+    write_run_folder(make_run(ep=8, site=site), tmp_path / "run")
+    checkpoint(tmp_path / "run", 9)
+    assert run_script(tmp_path / "run" / "convert_mcore_to_hf.sh").status == 0
+    assert (tmp_path / "run" / "hf" / "checkpoint-9" / "generation_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("release", "mtp_num_layers", "carried"),
+    [("ms-swift-4.6", 0, True), ("ms-swift-4.6", 1, False), ("ms-swift-3.12", 0, False)],
+)
+def test_layers_for_multi_token_prediction_that_were_not_trained_are_carried_over(
+    tmp_path: Path, release: str, mtp_num_layers: int, carried: bool
+) -> None:
+    """Where the release can: since 4.5."""
+    run = make_run("GLM-4.5-Air", stack=release, ep=8, mtp_num_layers=mtp_num_layers)
+    write_run_folder(run, tmp_path / "run")
+    script = (tmp_path / "run" / "convert_mcore_to_hf.sh").read_text()
+    assert ("--save_missing_weights true" in script) is carried
+    assert carried <= ("swift export cannot convert this one" in script)
+
+
+def test_one_node_of_a_job_converts_alone_when_it_is_told_so(tmp_path: Path) -> None:
+    """NNODES=1 wins over what the job's launcher says, in conversions only."""
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    environment = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "NNODES": "1"}
+    ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=environment)
+    assert ran.status == 0, ran.output

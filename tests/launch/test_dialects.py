@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import golden_cases
+from runs import golden_cases, make_run
 from stack import wheel
 
-from convert.scripts import Direction, conversion_args, has_single_process
+from convert.direction import Direction, has_single_process
+from convert.scripts import PRECISION, conversion_args, smoke_args
 from launch.arguments import model_args, train_args
 from planner.dialects import (
     CANONICAL_RELEASE,
@@ -98,12 +99,22 @@ def test_every_flag_of_a_conversion_is_a_field_too(
 ) -> None:
     single_process = command == "swift export"
     fields = wheel.fields_of(release, command)
-    for run in runs_of(release):
+    stack = load_stack(f"ms-swift-{release}")
+    carrying = make_run("GLM-4.5-Air", ep=8)  # layers that are not trained
+    for run in [*runs_of(release), replace(carrying, stack=stack)]:
         if single_process and not has_single_process(run, direction):
             continue
         args = conversion_args(run, direction, single_process=single_process)
+        args |= PRECISION | ({} if single_process else {"merge_lora": False})
         flags = translate(args, load_dialect(release), single_process=single_process)
         check(flags, fields, release)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_flag_of_a_first_answer_is_a_field_too(release: str) -> None:
+    fields = wheel.fields_of(release, "swift infer")
+    for run in runs_of(release):
+        check({"model": "hf/checkpoint-1", **smoke_args(run)}, fields, release)
 
 
 # -- the tables

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,21 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import FULL_SITE, Case, golden_cases, make_run
 
-import launch
-from launch.dlc import MAX_JOB_BYTES, display_name, job
+from launch.dlc import display_name, job
+from launch.dlc_schema import MAX_JOB_BYTES, check_job
 from launch.run_folder import render, render_again, run_json, write_run_folder
 from planner.errors import UsageError
 from planner.parameters import model_parameters
 from planner.run import Load, Run, read_run
 from planner.site import Mount, Site, load_site, with_absolute_paths
 
-JOB_SCHEMA = Path(launch.__file__).parent / "templates" / "job.schema.json"
 each_case = pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)
 
 # -- run.json --------------------------------------------------------------------------------------
@@ -95,6 +94,12 @@ def test_a_folder_without_run_json_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
+def texts(folder: Path) -> dict[str, str]:
+    """Return what a run folder holds, by name."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
 # -- writing ---------------------------------------------------------------------------------------
 
 
@@ -103,7 +108,7 @@ def test_the_folder_holds_what_was_rendered_and_scripts_can_be_run(
     case: Case, tmp_path: Path
 ) -> None:
     files = write_run_folder(case.run, tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == set(files)
+    assert texts(tmp_path / "run") == files
     for name in files:
         assert os.access(tmp_path / "run" / name, os.X_OK) == name.endswith(".sh")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -182,8 +187,8 @@ def test_a_writer_that_is_killed_leaves_no_half_written_folder(tmp_path: Path) -
     shown = [path for path in runs.iterdir() if not path.name.startswith(".")]
     assert shown
     for folder in shown:
-        assert {path.name: path.read_text() for path in folder.iterdir()}.keys() == files.keys()
-        assert all(path.stat().st_size for path in folder.iterdir())
+        assert texts(folder).keys() == files.keys()
+        assert all(texts(folder).values())
     assert len(list(runs.glob(".*"))) <= 1
 
 
@@ -199,7 +204,7 @@ def test_rendering_again_changes_nothing(case: Case, tmp_path: Path) -> None:
         if name != "run.json":
             (folder / name).write_text("changed")
     render_again(folder)
-    assert {p.name: p.read_text() for p in folder.iterdir() if p.is_file()} == files
+    assert texts(folder) == files
     assert os.access(folder / "train.sh", os.X_OK)
     assert (folder / "output").is_dir()
 
@@ -212,14 +217,31 @@ def test_rendering_again_takes_away_what_the_run_no_longer_has(tmp_path: Path) -
     assert not (tmp_path / "run" / "convert_hf_to_mcore.sh").exists()
 
 
+def test_a_run_moves_to_another_site_and_keeps_its_model_and_data(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    before = read_run(tmp_path / "run")
+    (tmp_path / "site.yaml").write_text("workspace: /mnt/w\nhosts: {addresses: [a, b]}\n")
+    render_again(tmp_path / "run", tmp_path / "site.yaml")
+    after = read_run(tmp_path / "run")
+    assert after.site.hosts.addresses == ("a", "b")
+    assert (after.site.model_path, after.site.dataset) == (
+        before.site.model_path,
+        before.site.dataset,
+    )
+    assert replace(after, site=before.site) == before
+    assert 'output_dir: "/mnt/w/output"' in (tmp_path / "run" / "train.yaml").read_text()
+
+
 # -- the PAI-DLC job -------------------------------------------------------------------------------
 
 
 @each_case
 def test_the_job_has_the_wire_form_of_create_job(case: Case) -> None:
-    text = render(case.run, Path("/runs/example"))["job.json"]
-    assert len(text) <= MAX_JOB_BYTES
-    jsonschema.validate(json.loads(text), json.loads(JOB_SCHEMA.read_text()))
+    """But for what the site does not say, which submitting asks for."""
+    job = json.loads(render(case.run, Path("/runs/example"))["job.json"])
+    job = {"WorkspaceId": "1", **job}
+    job["JobSpecs"][0] = {"Image": "i", **job["JobSpecs"][0]}
+    assert check_job(Path("job.json"), job) == job
 
 
 def test_the_job_asks_for_the_plans_nodes_and_gpus() -> None:
@@ -238,8 +260,7 @@ def test_an_instance_type_replaces_resources() -> None:
 
 @given(st.text(min_size=1))
 def test_the_name_of_a_job_is_one_that_pai_dlc_takes(name: str) -> None:
-    schema = json.loads(JOB_SCHEMA.read_text())["properties"]["DisplayName"]
-    jsonschema.validate(display_name(make_run(ep=8, name=name)), schema)
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,256}", display_name(make_run(ep=8, name=name)))
 
 
 def test_a_job_that_is_too_large_is_refused(tmp_path: Path) -> None:

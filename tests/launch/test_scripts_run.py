@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hostile import PATHS, SITES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorder import Ran, run_script, words_after_yaml
@@ -41,53 +42,6 @@ def same_flags(got: list[str], expected: list[str]) -> bool:
     """Whether word lists are the same to ms-swift, which takes True for true."""
     truth = {"True": "true", "False": "false"}
     return [truth.get(word, word) for word in got] == expected
-
-
-# Paths that a file system allows, and text that a shell, YAML or a template could take for its own.
-HOSTILE = st.sampled_from(
-    [
-        "$(touch pwned)",
-        "`touch pwned`",
-        "'; touch pwned; '",
-        '"; touch pwned; "',
-        "a\nb",
-        "a b",
-        "${HOME}",
-        "$HOME",
-        "@@world_size",
-        "%s",
-        "\\",
-        "# x",
-        ": x",
-        "é\U0001f600",
-        "*",
-        "~",
-        "&& x",
-        "\udcff",
-        "true",
-        "null",
-        "1e5",
-        "\x7f",
-        "\u2028",
-        "!x",
-        "${x:-y}",
-        "<(x)",
-        "\ttab",
-        "-n",
-    ]
-)
-PATHS = st.lists(
-    HOSTILE
-    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
-    min_size=1,
-    max_size=4,
-).map("".join)
-SITES = st.builds(
-    Site,
-    model_path=PATHS.map(lambda path: f"/{path}") | PATHS.filter(lambda path: path[0] != "-"),
-    dataset=st.lists(PATHS.map(lambda path: f"d{path}"), min_size=1, max_size=3).map(tuple),
-    env=st.dictionaries(st.sampled_from(["SITE_A", "SITE_B"]), PATHS),
-)
 
 
 @pytest.mark.parametrize("stack", ["ms-swift-4.6", "ms-swift-3.12"])
@@ -165,7 +119,7 @@ REFUSALS = {
     "Kubeflow counts processes": (
         {"WORLD_SIZE": "16", "RANK": "1", "MASTER_ADDR": "a"},
         65,
-        "NNODES=16 x NPROC_PER_NODE=8 is 128",
+        "WORLD_SIZE=16 x NPROC_PER_NODE=8 is 128",
     ),
     "no rank": ({"NNODES": "2", "MASTER_ADDR": "a"}, 64, "NODE_RANK is missing: 0 to 1"),
     "no rank on PAI-DLC": ({"WORLD_SIZE": "2", "MASTER_ADDR": "a"}, 64, "NODE_RANK is missing"),

@@ -17,7 +17,7 @@ import torch
 from mcore_bridge import get_mcore_model, split_cp_inputs
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.moe.moe_layer import MoELayer
-from swift.arguments import ExportArguments
+from swift.arguments import ExportArguments, InferArguments
 from swift.megatron.arguments import (
     MegatronExportArguments,
     MegatronPretrainArguments,
@@ -36,6 +36,7 @@ ARGUMENT_CLASSES = {
     "megatron pt": MegatronPretrainArguments,
     "megatron export": MegatronExportArguments,
     "swift export": ExportArguments,
+    "swift infer": InferArguments,
 }
 
 

@@ -11,15 +11,15 @@ from recorder import LAUNCHER
 from stack.real_stack import python_path
 
 
-def _free_port() -> int:
-    """A TCP port that nobody listens on."""
+def free_port() -> int:
+    """Return a TCP port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
 
 
-def _node_environment(megatron_core: str) -> dict[str, str]:
+def node_environment(megatron_core: str) -> dict[str, str]:
     """The environment of a node that has nothing of a launcher's, and CPUs for GPUs."""
     plain = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
     return {
@@ -28,7 +28,8 @@ def _node_environment(megatron_core: str) -> dict[str, str]:
         "PYTHONPATH": python_path(megatron_core),
         "MOE_PLANNER_STACK_ON": "cpu",
         "HF_HUB_OFFLINE": "1",
-        "MASTER_PORT": str(_free_port()),
+        "PREFLIGHT": "0",
+        "MASTER_PORT": str(free_port()),
     }
 
 
@@ -36,7 +37,7 @@ def run_script(script: Path, *arguments: str, megatron_core: str = "0.16.1") -> 
     """Return what a script printed. Raises AssertionError with it if the script failed."""
     ran = subprocess.run(
         ["bash", str(script), *arguments],
-        env=_node_environment(megatron_core),
+        env=node_environment(megatron_core),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -44,7 +44,7 @@ SET = (
 )
 
 
-def _run(
+def tiny_run(
     model_folder: Path, dataset: Path, task: Task = Task.SFT, words: tuple[str, ...] = ()
 ) -> Run:
     """Two steps of full fine-tuning of the tiny model under EP2, or PP2 where a split is set."""
@@ -98,7 +98,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     model = models.write_tiny_qwen3_moe(root / "tiny-qwen3-moe")
     dataset = models.write_toy_dataset(root / "toy.jsonl")
     folder = root / "run"
-    write_run_folder(_run(model, dataset), folder)
+    write_run_folder(tiny_run(model, dataset), folder)
     run_script(folder / "convert_hf_to_mcore.sh")
     with ThreadPoolExecutor() as pool:  # both only read what was converted
         back = pool.submit(run_script, folder / "convert_mcore_to_hf.sh", "mcore")
@@ -115,7 +115,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     model = models.write_tiny_qwen3_moe(root / "tiny-qwen3-moe")
     dataset = models.write_toy_dataset(root / "toy.jsonl")
     folder = root / "run"
-    write_run_folder(_run(model, dataset, Task.PT, SET), folder)
+    write_run_folder(tiny_run(model, dataset, Task.PT, SET), folder)
     run_script(folder / "convert_hf_to_mcore.sh")
     return Trained(model, folder, run_script(folder / "train.sh"))
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from runs import Case, golden_cases
 
-from convert.scripts import Direction, conversion_args, has_single_process
+from convert.direction import Direction, has_single_process
+from convert.scripts import PRECISION, conversion_args, smoke_args
 from convert.sizes import conversion_sizes
 from launch.arguments import train_args
 from planner.dialects import argv, load_dialect, translate
@@ -93,6 +94,23 @@ def test_conversion_in_one_process_is_accepted(
     words = converting(run, direction, tmp_path, single_process=True)
     answer = stack.parse("swift export", words, 1)
     assert answer["ok"], answer["error"]
+
+
+@pytest.mark.parametrize("name", ["moe-full-4.6", "moe-lora-4.6"])
+def test_what_a_conversion_does_on_demand_is_accepted(
+    stack: RealStack, model_folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    (run,) = (at_home(case.run, model_folders, tmp_path) for case in CASES if case.name == name)
+    back = converting(run, Direction.TO_HF, tmp_path, single_process=False)
+    words = [*back, *argv(PRECISION), "--merge_lora", "false", "--save_missing_weights", "true"]
+    answer = stack.parse("megatron export", words, conversion_sizes(run).world_size)
+    assert answer["ok"], answer["error"]
+    arguments = answer["arguments"]
+    assert (arguments["test_convert_precision"], arguments["merge_lora"]) == (True, False)
+    smoke = stack.parse("swift infer", ["--model", run.site.model_path, *argv(smoke_args(run))], 1)
+    # the worker is one of several processes, in which ms-swift refuses to ask
+    assert (smoke["unknown"], smoke["stage"]) == ([], "post-init")
+    assert "interactive interfaces" in smoke["error"]
 
 
 def converting(

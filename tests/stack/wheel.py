@@ -19,6 +19,7 @@ ARGUMENT_CLASSES = {
     "megatron sft": "MegatronSftArguments",
     "megatron export": "MegatronExportArguments",
     "swift export": "ExportArguments",
+    "swift infer": "InferArguments",
 }
 OLD_CLASSES = {"megatron sft": "MegatronTrainArguments"}  # of 3.12
 BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")

@@ -2,17 +2,21 @@
 # Converts a checkpoint of Qwen3-30B-A3B to Hugging Face's format: the newest complete one, or the folder given.
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 7.5 GiB of weights on each.
-# CONVERTER=swift converts in one process on one node instead, in about 57 GiB of host memory.
-# DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
+# CONVERTER=swift converts in one process: 65 GiB of host memory, 2 GiB of a GPU.
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 57 GiB on the GPUs of the first node.
+# SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
+# Relative paths start from the folder of this file.
 set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+model=/data/models/Qwen3-30B-A3B
 output=output
 hf=hf
 gpus=8 gpus_per_node=8
 case "${CONVERTER:-megatron}" in
 megatron) ;;
 swift)
-  unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
+  unset NODE_RANK NPROC_PER_NODE MASTER_ADDR
+  export NNODES=1
   gpus=1 gpus_per_node=1
   ;;
 *)
@@ -21,29 +25,9 @@ swift)
   ;;
 esac
 # shellcheck source=/dev/null
-. ./node_env.sh "$gpus" "$gpus_per_node"
+. ./node_env.sh "$gpus" "$gpus_per_node" alone
 
-complete() { # complete FOLDER: whether its newest checkpoint was written to the end
-  [[ -f "$1/latest_checkpointed_iteration.txt" ]] || return 1
-  local iteration
-  iteration="$(<"$1/latest_checkpointed_iteration.txt")"
-  [[ "$iteration" =~ ^[0-9]+$ ]] || return 1
-  printf -v iteration '%s/iter_%07d' "$1" "$((10#$iteration))"
-  [[ -f "$iteration/metadata.json" && -f "$iteration/.metadata" ]]
-}
-
-newest() { # newest: the complete checkpoint with the highest number
-  local folder number best=-1
-  for folder in "$output"/checkpoint-*; do
-    number="${folder##*-}"
-    if [[ "$number" =~ ^[0-9]+$ ]] && ((10#$number > best)) && complete "$folder"; then
-      best="$((10#$number))"
-    fi
-  done
-  ((best < 0)) || printf '%s' "$output/checkpoint-$best"
-}
-
-checkpoint="${1:-$(newest)}"
+checkpoint="${1:-$(newest "$output")}"
 if [[ -n "$checkpoint" ]]; then
   complete "$checkpoint" || stop 66 "$checkpoint holds no complete checkpoint"
 elif [[ "${DRY_RUN:-0}" != 0 ]]; then # shows what will be run after training
@@ -78,7 +62,18 @@ if [[ "${CONVERTER:-megatron}" == swift ]]; then
     --torch_dtype bfloat16
   )
 fi
+[[ "${TEST_CONVERT_PRECISION:-0}" == 0 ]] || command+=(--test_convert_precision true --test_convert_dtype float32)
 announce "${command[@]}"
 mkdir -p -- "$hf"
+# What an interrupted conversion left is no part of this one; no other node writes before this starts.
+[[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
 "${command[@]}"
-[[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"
+[[ "$NODE_RANK" == 0 ]] || exit 0
+if [[ -f "$model/generation_config.json" && -f "$target.partial/config.json" ]]; then # ms-swift leaves it behind
+  cp -- "$model/generation_config.json" "$target.partial/"
+fi
+mv -T -- "$target.partial" "$target"
+if [[ "${SMOKE:-0}" != 0 ]]; then
+  printf '%s\n' "${SMOKE_PROMPT:-Who are you?}" exit |
+    env -u NNODES -u NPROC_PER_NODE swift infer --model "$target" --max_new_tokens 32 --model_type qwen3_moe --template qwen3
+fi

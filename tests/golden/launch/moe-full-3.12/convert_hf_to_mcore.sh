@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Converts the weights of Qwen3-30B-A3B from Hugging Face's to Megatron-Core's format, once, before train.sh.
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 7.5 GiB of weights on each.
-# CONVERTER=swift converts in one process on one node instead, in about 57 GiB of host memory.
+# CONVERTER=swift converts in one process: 95 GiB of host memory, 60 GiB of a GPU.
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 57 GiB on the GPUs of the first node.
 # DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
 set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -10,7 +11,8 @@ gpus=8 gpus_per_node=8
 case "${CONVERTER:-megatron}" in
 megatron) ;;
 swift)
-  unset NNODES NODE_RANK WORLD_SIZE RANK NPROC_PER_NODE MASTER_ADDR
+  unset NODE_RANK NPROC_PER_NODE MASTER_ADDR
+  export NNODES=1
   gpus=1 gpus_per_node=1
   ;;
 *)
@@ -19,7 +21,7 @@ swift)
   ;;
 esac
 # shellcheck source=/dev/null
-. ./node_env.sh "$gpus" "$gpus_per_node"
+. ./node_env.sh "$gpus" "$gpus_per_node" alone
 if [[ -e "$target/latest_checkpointed_iteration.txt" ]]; then
   echo "$target is there already: nothing to do"
   exit 0
@@ -45,6 +47,9 @@ if [[ "${CONVERTER:-megatron}" == swift ]]; then
     --torch_dtype bfloat16
   )
 fi
+[[ "${TEST_CONVERT_PRECISION:-0}" == 0 ]] || command+=(--test_convert_precision true --test_convert_dtype float32)
 announce "${command[@]}"
+# What an interrupted conversion left is no part of this one; no other node writes before this starts.
+[[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
 "${command[@]}"
 [[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

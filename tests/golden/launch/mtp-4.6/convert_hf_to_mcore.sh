@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Converts the weights of DeepSeek-V3 from Hugging Face's to Megatron-Core's format, once, before train.sh.
 # Run it on 4 nodes with 8 GPUs each, as train.sh is run. The layers are spread over 32 GPUs, at most 46.5 GiB of weights on each.
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 1250 GiB on the GPUs of the first node.
 # DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
 set -euo pipefail
 CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -11,7 +12,7 @@ if [[ "${CONVERTER:-megatron}" != megatron ]]; then
   exit 64
 fi
 # shellcheck source=/dev/null
-. ./node_env.sh "$gpus" "$gpus_per_node"
+. ./node_env.sh "$gpus" "$gpus_per_node" alone
 if [[ -e "$target/latest_checkpointed_iteration.txt" ]]; then
   echo "$target is there already: nothing to do"
   exit 0
@@ -30,6 +31,9 @@ command=(megatron export
   --check_model false
   --mtp_num_layers 1
 )
+[[ "${TEST_CONVERT_PRECISION:-0}" == 0 ]] || command+=(--test_convert_precision true --test_convert_dtype float32)
 announce "${command[@]}"
+# What an interrupted conversion left is no part of this one; no other node writes before this starts.
+[[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
 "${command[@]}"
 [[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

@@ -1,0 +1,178 @@
+"""LoRA adapters in PEFT's format, and models that they were merged into.
+
+Of each weight that the adapter changes, merged - base must be the adapter's product,
+lora_alpha / r * B A (Hu et al. 2021, "LoRA", section 4.1; peft 0.20, tuners/lora/layer.py), as far
+as bfloat16 can tell; every other weight must be the base's to the last bit.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.findings import Finding, damage
+from convert.hf_folder import ADAPTER_CONFIG, HfFolder, read_hf_folder
+from convert.safetensors_file import DTYPE_BYTES, Tensor
+from convert.values import Array, as_float32, difference, head, to_bfloat16
+from planner.errors import UsageError
+
+PREFIX = "base_model.model."
+A, B = ".lora_A.weight", ".lora_B.weight"
+BLOCK_ELEMENTS = 2**21  # of a weight, at once in memory
+# An adapter in bfloat16 is rounded twice on its way into the weight: each time by half of 2^-8.
+PRODUCT_ERROR = 2**-7
+# Of the numbers that the adapter changes, so many may be rounded the other way.
+MOST_ROUNDED_OTHERWISE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What an adapter adds, by the weight that it changes."""
+
+    folder: HfFolder
+    scaling: dict[str, float]
+    pairs: dict[str, tuple[Tensor, Tensor]]  # A (r x in) and B (out x r)
+    findings: tuple[Finding, ...]
+    others: tuple[str, ...]  # tensors that are no pair: whole modules that were trained
+
+
+def read_adapter(path: Path) -> Adapter:
+    """The adapter of a folder in PEFT's format; no weights are read.
+
+    Raises UsageError: those of `read_hf_folder`, convert.adapter_kind.
+    """
+    folder = read_hf_folder(path, ADAPTER_CONFIG)
+    alpha = folder.config.get("lora_alpha")
+    for field in ("use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out"):
+        if folder.config.get(field):
+            raise UsageError("convert.adapter_kind", path=path, field=field)
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
+        raise UsageError("convert.adapter_kind", path=path, field="lora_alpha")
+    names = folder.tensors.keys()
+    modules = {name[: -len(A)] for name in names if name.endswith((A, B))}
+    pairs, findings = {}, []
+    for module in sorted(modules):
+        missing = [name for name in (module + A, module + B) if name not in names]
+        if missing:
+            there = module + (B if missing[0].endswith(A) else A)
+            findings.append(damage("half_adapter", there=there, missing=missing[0]))
+            continue
+        weight = f"{module.removeprefix(PREFIX)}.weight"
+        pairs[weight] = (folder.tensors[module + A], folder.tensors[module + B])
+    return Adapter(
+        folder=folder,
+        scaling={
+            weight: _scaling(folder.config, float(alpha), a.shape[0])
+            for weight, (a, _) in pairs.items()
+        },
+        pairs=pairs,
+        findings=(*folder.findings, *findings),
+        others=tuple(sorted(name for name in names if not name.endswith((A, B)))),
+    )
+
+
+def _scaling(config: dict[str, Any], alpha: float, rank: int) -> float:
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def misplaced(adapter: Adapter, base: dict[str, Tensor]) -> Iterator[Finding]:
+    """Parts of an adapter that do not fit the base."""
+    for weight, (a, b) in adapter.pairs.items():
+        if weight not in base:
+            yield damage("no_module", module=weight.removesuffix(".weight"))
+            continue
+        shape = (b.shape[0], a.shape[-1])
+        if a.shape[0] != b.shape[-1] or shape != base[weight].shape:
+            values = {"shape": list(shape), "wanted": list(base[weight].shape)}
+            yield damage("adapter_shape", module=weight.removesuffix(".weight"), **values)
+
+
+def not_merged(
+    merged: Tensor, base: dict[str, Tensor], adapter: Adapter, misfits: set[str]
+) -> Finding | None:
+    """What is wrong with a weight of a merged model.
+
+    Raises DamagedFileError: convert.unreadable; ValueError where the types cannot be compared.
+    """
+    if merged.name in misfits:
+        return None
+    pair = adapter.pairs.get(merged.name)
+    if pair is None:
+        if difference(merged, base[merged.name]).elements:
+            return damage("changed_without_adapter", tensor=merged.name)
+        return None
+    if (merged.dtype, base[merged.name].dtype) != ("BF16", "BF16"):
+        raise ValueError(f"{merged.dtype} and {base[merged.name].dtype}, adapted")
+    a, b = (_matrix(each) for each in pair)
+    rows = max(1, BLOCK_ELEMENTS // merged.shape[1])
+    counted = _Counted()
+    for start in range(0, merged.shape[0], rows):
+        product = adapter.scaling[merged.name] * (b[start : start + rows] @ a)
+        counted.add(_rows(merged, start, rows), _rows(base[merged.name], start, rows), product)
+    if not counted.off and counted.otherwise <= MOST_ROUNDED_OTHERWISE * counted.changed:
+        return None
+    return damage(
+        "not_merged",
+        tensor=merged.name,
+        different=max(counted.off, counted.otherwise),
+        elements=merged.elements,
+        largest=counted.largest,
+    )
+
+
+@dataclass(slots=True)
+class _Counted:
+    """How the numbers of a merged weight compare with base + product."""
+
+    changed: int = 0  # the product moves them
+    otherwise: int = 0  # they are not exactly what base + product rounds to
+    off: int = 0  # they are farther off than rounding explains
+    largest: float = 0.0
+
+    def add(self, merged: Array, base: Array, product: Array) -> None:
+        """Counts a block of rows."""
+        bits = to_bfloat16(_float32(base) + product)
+        expected, held = _float32(bits), _float32(merged)
+        gap = np.abs(held - expected)
+        # One step of bfloat16 is 2^-7 of a number at most.
+        tolerance = 2**-7 * np.maximum(np.abs(held), np.abs(expected))
+        beyond = ~(gap <= tolerance + PRODUCT_ERROR * np.abs(product))
+        self.changed += int((bits != base).sum())
+        self.otherwise += int((bits != merged).sum())
+        self.off += int(beyond.sum())
+        if gap.size:
+            self.largest = max(self.largest, float(gap.max()))
+
+
+def _float32(bits: Array) -> Array:
+    numbers = as_float32(bits.reshape(-1), "BF16")
+    assert numbers is not None
+    return numbers.reshape(bits.shape)
+
+
+def _matrix(tensor: Tensor) -> Array:
+    """A whole tensor as float32: the matrices of an adapter are small."""
+    numbers = as_float32(_all(tensor).reshape(-1), tensor.dtype)
+    if numbers is None:
+        raise ValueError(f"an adapter in {tensor.dtype}")
+    return numbers.reshape(tensor.shape)
+
+
+def _rows(tensor: Tensor, start: int, rows: int) -> Array:
+    """The bits of some rows of a matrix."""
+    stop = min(start + rows, tensor.shape[0])
+    stride = tensor.shape[1] * DTYPE_BYTES[tensor.dtype]
+    part = replace(
+        tensor,
+        shape=(stop - start, tensor.shape[1]),
+        offset=tensor.offset + start * stride,
+        size=(stop - start) * stride,
+    )
+    return _all(part).reshape(part.shape)
+
+
+def _all(tensor: Tensor) -> Array:
+    return head(tensor, tensor.elements)

@@ -1,0 +1,240 @@
+"""moe-launch doctor: every trouble is found before a machine is taken, and a sound run has none."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dlc_server import Service, dlc_service
+from golden_files import check_golden
+from runs import FULL_SITE, make_run
+
+from launch.doctor import Patient, examine
+from launch.doctor_online import examine_online
+from launch.preflight.judge import Row
+from launch.run_folder import write_run_folder
+from planner.layout import Layout
+from planner.plan import BrokenRule
+from planner.run import Run
+from planner.site import Dlc, Hosts, Mount, Site
+
+ON_DLC = replace(
+    FULL_SITE,
+    dlc=Dlc(region="cn-x", workspace_id="7", resource_id="q1", ecs_spec="ml.big"),
+)
+
+
+def examined(run: Run, tmp_path: Path, *, spoil: Any = None) -> dict[str, Row]:
+    """The rows of a run, by name; `spoil` changes its folder first."""
+    folder = tmp_path / "run"
+    write_run_folder(run, folder)
+    if spoil:
+        spoil(folder)
+    return {row.name: row for row in examine(Patient(run, folder))}
+
+
+def test_a_sound_run_has_no_trouble(tmp_path: Path) -> None:
+    rows = examined(make_run(ep=8, site=ON_DLC), tmp_path)
+    assert {row.level for row in rows.values()} == {"ok"}
+    assert rows.keys() == {*("plan", "batch", "timeout", "resume", "files", "job", "mounts")}
+
+
+def with_layout(run: Run, **changed: Any) -> Run:
+    layout: Layout = replace(run.plan.layout, **changed)
+    return replace(run, plan=replace(run.plan, layout=layout))
+
+
+def with_args(run: Run, **changed: Any) -> Run:
+    return replace(run, plan=replace(run.plan, args=run.plan.args | changed))
+
+
+RUN = make_run(ep=8, site=ON_DLC)
+BROKEN = BrokenRule(rule="r", kind="illegal", message="ep 8 is wrong", fix="--ep 4", source="s")
+NEVER_SAVED = make_run(ep=8, site=ON_DLC, settings=("no_save_optim=true",))
+RESTARTED = replace(ON_DLC, dlc=replace(ON_DLC.dlc, max_restarts=2))
+TROUBLES: dict[str, tuple[Run, str, str, str]] = {
+    "an illegal plan": (
+        replace(RUN, plan=replace(RUN.plan, violations=[BROKEN])),
+        "plan",
+        "FAIL",
+        "ep 8 is wrong",
+    ),
+    "a plan that is too large": (
+        replace(RUN, plan=replace(RUN.plan, verdict="exceeds")),
+        "plan",
+        "FAIL",
+        "does not fit",
+    ),
+    "a tight plan": (
+        replace(RUN, plan=replace(RUN.plan, verdict="tight")),
+        "plan",
+        "warn",
+        "only just",
+    ),
+    "a batch that replicas cannot share": (
+        with_layout(RUN, global_batch_size=17),
+        "batch",
+        "FAIL",
+        "17 is not a multiple of micro batch x replicas, 16",
+    ),
+    "a dispatcher that is not there": (
+        with_args(RUN, moe_token_dispatcher_type="flex"),
+        "dispatcher",
+        "FAIL",
+        "flex cannot run on ms-swift-4.6",
+    ),
+    "208 days": (with_args(RUN, ddp_timeout=18_000_000), "timeout", "warn", "becomes a hang"),
+    "a short timeout": (with_args(RUN, ddp_timeout=60), "timeout", "warn", "may take longer"),
+    "another folder at every start": (
+        with_args(RUN, add_version=True),
+        "resume",
+        "FAIL",
+        "another folder",
+    ),
+    "nothing to go on from": (NEVER_SAVED, "resume", "warn", "leave out the optimizer's states"),
+    "restarts with nothing to go on from": (
+        replace(NEVER_SAVED, site=RESTARTED),
+        "resume",
+        "FAIL",
+        "leave out the optimizer's states",
+    ),
+    "streaming": (with_args(RUN, streaming=True), "resume", "warn", "cannot skip data"),
+    "hours between checkpoints": (
+        replace(RUN, plan=replace(RUN.plan, step_seconds={"total": 60.0})),
+        "saving",
+        "warn",
+        "about 3.3 hours",
+    ),
+    "hosts of another number": (
+        replace(RUN, site=replace(ON_DLC, hosts=Hosts(addresses=("a",)))),
+        "hosts",
+        "FAIL",
+        "1 addresses, and the plan is for 2 nodes",
+    ),
+    "a site without an image": (
+        replace(RUN, site=replace(ON_DLC, image="")),
+        "job",
+        "FAIL",
+        "the site file lacks image",
+    ),
+    "data that no mount has": (
+        replace(RUN, site=replace(ON_DLC, dataset=("/elsewhere/a.jsonl#5",))),
+        "mounts",
+        "FAIL",
+        "data /elsewhere/a.jsonl is on none of the job's mounts",
+    ),
+    "a mount whose name only begins so": (
+        replace(RUN, site=replace(ON_DLC, mounts=(Mount(mount_path="/mnt/da", uri="oss://x"),))),
+        "mounts",
+        "FAIL",
+        "run folder /mnt/data/plans/mine is on none",
+    ),
+    "hang detection without restarts": (
+        replace(RUN, site=replace(ON_DLC, dlc=replace(ON_DLC.dlc, hang_seconds=600))),
+        "hang",
+        "warn",
+        "does nothing without dlc.max_restarts",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_a_trouble_is_found_and_has_a_way_out(tmp_path: Path, name: str) -> None:
+    run, row_name, level, words = TROUBLES[name]
+    rows = examined(run, tmp_path)
+    row = rows.pop(row_name)
+    assert (row.level, words in row.found) == (level, True), row.found
+    assert row.fix
+    assert {each.level for each in rows.values()} == {"ok"}
+
+
+def test_scripts_that_somebody_changed_are_named(tmp_path: Path) -> None:
+    def spoil(folder: Path) -> None:
+        (folder / "train.yaml").write_text("lr: 1\n")
+        (folder / "node_env.sh").unlink()
+
+    row = examined(RUN, tmp_path, spoil=spoil)["files"]
+    assert (row.level, row.found) == ("warn", "not as run.json says: train.yaml, node_env.sh")
+
+
+def test_a_job_that_pai_dlc_would_refuse_is_found(tmp_path: Path) -> None:
+    def spoil(folder: Path) -> None:
+        path = folder / "job.json"
+        path.write_text(path.read_text().replace('"PyTorchJob"', '"PytorchJob"'))
+
+    row = examined(RUN, tmp_path, spoil=spoil)["job"]
+    assert row.failed
+    assert "JobType" in row.found
+
+
+# -- asking the service ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    with dlc_service() as running:
+        yield running
+
+
+def command(folder: Path, *words: str) -> tuple[int, str, str]:
+    credentials = {
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": "id",
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "secret-of-the-test",
+        "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", "from launch.cli import main; main()", "doctor", *words],
+        env={**os.environ, **credentials},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "secret-of-the-test" not in ran.stdout + ran.stderr
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def site_of(service: Service, **changed: Any) -> Site:
+    return replace(ON_DLC, dlc=replace(ON_DLC.dlc, endpoint=service.endpoint, **changed))
+
+
+def test_golden_doctor_online(service: Service, tmp_path: Path) -> None:
+    """Credentials, queue and instance type; reads, and nothing else."""
+    write_run_folder(make_run(ep=8, site=site_of(service)), tmp_path / "run")
+    status, out, err = command(tmp_path, "run", "--online")
+    assert status == 0, err
+    check_golden("cli/doctor-online.txt", out)
+    assert {method for method, _ in service.asked} == {"GET"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spec", "gpus", "words"),
+    [("ml.none", 8, "the region has no ml.none"), ("ml.big", 4, "has 8 x X, the plan wants 4")],
+)
+def test_an_instance_type_that_cannot_be_is_found(
+    service: Service, tmp_path: Path, spec: str, gpus: int, words: str
+) -> None:
+    run = make_run(gpus_per_node=gpus, ep=gpus, site=site_of(service, ecs_spec=spec))
+    write_run_folder(run, tmp_path / "run")
+    status, out, _ = command(tmp_path, "run", "--online", "--json")
+    rows = {row["name"]: row for row in json.loads(out)["checks"]}
+    assert status == 2
+    assert words in rows["spec"]["found"]
+
+
+def test_hosts_that_cannot_be_reached_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho 'no route' >&2; exit 255\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    run = make_run(ep=8, site=replace(FULL_SITE, dlc=Dlc(), hosts=Hosts(addresses=("a", "b"))))
+    (row,) = examine_online(Patient(run, tmp_path))
+    assert row.failed
+    assert row.found == "a: no route"

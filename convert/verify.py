@@ -150,13 +150,17 @@ def _quantised(tensors: dict[str, Tensor]) -> set[str]:
 
 
 def _types(folder: HfFolder) -> Iterator[Finding]:
-    """Matrices of another type than config.json says; quantised ones are what they are."""
+    """Matrices of another type than config.json says; quantised ones are what they are.
+
+    One row is no matrix: biases of experts, which stay in fp32, have that shape too.
+    """
     named = folder.config.get("dtype", folder.config.get("torch_dtype"))
     wanted = DTYPES.get(str(named))
     if wanted is None or "quantization_config" in folder.config:
         return
     for tensor in folder.tensors.values():
-        if len(tensor.shape) > 1 and tensor.dtype != wanted:
+        is_matrix = len(tensor.shape) > 1 and tensor.shape[0] > 1
+        if is_matrix and tensor.dtype != wanted:
             yield damage("dtype", tensor=tensor.name, dtype=tensor.dtype, wanted=wanted)
 
 

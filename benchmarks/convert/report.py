@@ -56,9 +56,9 @@ page cache and can be taken back. Predicted by `moe-convert plan`, whose time as
 - `swift export --to_mcore` loads the model by transformers onto the GPU first: it needs one GPU
   that holds all of it.
 
-The same two scripts, unchanged, converted a model of these widths there and back on a CPU by the real
-packages (megatron-core 0.16.1): `moe-convert verify` found 1575 of 1575 tensors equal to the source
-to the last bit. The files that came back had the sizes of those on the GPU.
+The same two scripts, unchanged, converted a model of these widths there and back on a CPU by the
+real packages (megatron-core 0.16.1): `moe-convert verify` found 1575 of 1575 tensors equal to the
+source to the last bit. The files that came back had the sizes of those on the GPU.
 
 These rows are few, and the size of a process and what transformers needs in passing were read off
 them: they are no test set. Not measured on a GPU: several ranks, LoRA, the comparison of logits,

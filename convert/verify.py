@@ -12,7 +12,7 @@ from convert.carried import carried_files, model_of, other_model
 from convert.comparison import same_tensors, unequal, unrelated
 from convert.expected import expected_shapes, mtp_prefixes
 from convert.findings import DamagedFileError, Finding, Verification, damage
-from convert.hf_folder import CONFIG, HfFolder, read_config, read_hf_folder
+from convert.hf_folder import CONFIG, SCALE, HfFolder, read_config, read_hf_folder
 from convert.initial import can_tell, initial_deviations, is_drawn, left_at_start
 from convert.safetensors_file import Tensor
 from convert.torch_dist import TorchDist, read_torch_dist, stored_numbers
@@ -24,9 +24,7 @@ WORKERS = 4  # each holds a piece or two: reading and looking overlap
 
 # What config.json calls the types, and what safetensors does.
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-# Companions of a quantised weight: they stand beside it or in its place.
-SCALE = "_scale_inv"
-PACKED = {"_blocks", "_scales"}
+PACKED = {"_blocks", "_scales"}  # what stands in the place of a weight in mxfp4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

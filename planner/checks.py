@@ -4,6 +4,7 @@ Each returns None, or the values that show that its rule is broken. They hold th
 works too, for the fix of the rule's message.
 """
 
+from dataclasses import replace
 from math import gcd
 from typing import Any
 
@@ -11,6 +12,7 @@ from planner.cluster import NVLINK
 from planner.grids import Grids
 from planner.model_spec import GroupedQueryAttention
 from planner.named_split import named_split
+from planner.parameters import trains_experts
 from planner.placement import place_group
 from planner.precision import fp8_recipe
 from planner.problem import Problem, Sizes
@@ -142,6 +144,41 @@ def expert_ffn_etp(problem: Problem, sizes: Sizes) -> Values | None:
     fitting = gcd(moe.ffn_hidden_size, max(1, sizes.world_size // (sizes.ep * sizes.pp)))
     nearest = largest_divisor(fitting, sizes.etp)
     return {"size": moe.ffn_hidden_size, "etp": sizes.etp, "nearest": nearest}
+
+
+def experts_without_ep(problem: Problem, sizes: Sizes) -> Values | None:
+    """Experts that EP does not divide are divided as dense layers are."""
+    if sizes.ep > 1 or sizes.etp == sizes.tp:
+        return None
+    if not trains_experts(problem.model, problem.workload):
+        return None
+    drift = sizes.tp % sizes.etp == 0  # else a group of dp*cp holds several shards of an expert
+    nearest = _nearest_experts(problem, sizes)
+    return {
+        "tp": sizes.tp,
+        "etp": sizes.etp,
+        "effect": (
+            "copies of an expert drift apart"
+            if drift
+            else "gradients of different shards of an expert are added up"
+        ),
+        "nearest_tp": nearest.tp,
+        "nearest_ep": nearest.ep,
+        "nearest_etp": nearest.etp,
+    }
+
+
+def _nearest_experts(problem: Problem, sizes: Sizes) -> Sizes:
+    """The smallest EP that keeps every rule of experts, else ETP like TP, else neither of them."""
+    moe = problem.model.moe
+    assert moe is not None
+    most = gcd(moe.num_experts, sizes.world_size // (sizes.etp * sizes.pp))
+    divided = [replace(sizes, ep=ep) for ep in range(2, most + 1) if most % ep == 0]
+    kept = (world_expert, lora_etp, bias_etp, expert_ffn_etp, ep_nvlink)
+    for tried in (*divided, replace(sizes, etp=sizes.tp)):
+        if all(check(problem, tried) is None for check in kept):
+            return tried
+    return replace(sizes, tp=1, etp=1)
 
 
 def sequence_shards(problem: Problem, sizes: Sizes) -> Values | None:

@@ -54,6 +54,15 @@ _PLANNED: tuple[Rule, ...] = (
     Rule("experts_ep", "grid", checks.experts_ep, f"{_CORE}/transformer/moe/moe_layer.py:101"),
     Rule("expert_ffn_etp", "grid", checks.expert_ffn_etp, f"{_TE}: divide"),
     Rule(
+        "experts_without_ep",
+        "grid",
+        checks.experts_without_ep,
+        f"{_TE}:1551 takes experts for dense parameters, which 0.19 mends",
+        until=(0, 19, 0),
+        forgotten=True,
+        evaluable=True,
+    ),
+    Rule(
         "sequence_shards",
         "grid",
         checks.sequence_shards,

@@ -188,7 +188,7 @@ class LayerSet:
 def _local_sizes(sizes: GridSizes, micro_batch_size: int) -> tuple[int, ...]:
     """What the shape of a layer on a rank depends on."""
     tp, cp, _, ep, etp = sizes
-    return (tp, cp, etp, ep * etp > 1, micro_batch_size)
+    return (tp, cp, etp, ep > 1, micro_batch_size)
 
 
 # The balanced and the imbalanced shape, and activations by choice of recomputation.
@@ -198,8 +198,8 @@ _Shapes = tuple[LayerShape, LayerShape, dict[tuple[object, ...], LayerActivation
 class LayerViews:
     """The layers of a problem, by the sizes that they depend on.
 
-    Shapes and activations depend neither on PP nor on how many ranks share the experts, compute not
-    on PP; only collectives depend on every size.
+    Shapes and activations depend neither on PP nor on how many ranks share the experts, but on
+    whether any do; compute not on PP; only collectives depend on every size.
     """
 
     def __init__(self, problem: Problem, compute: Compute) -> None:

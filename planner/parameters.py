@@ -91,6 +91,14 @@ def _is_adapted(part: Part, targets: tuple[str, ...]) -> bool:
     return ALL_LINEAR in targets or not set(names_of(part)).isdisjoint(targets)
 
 
+def trains_experts(model: ModelSpec, workload: Workload) -> bool:
+    """Whether routed experts, or their adapters, are trained."""
+    experts = [part for part in linear_parts(model) if part.sharding is Sharding.EXPERT]
+    if workload.tuner_type is TunerType.FULL:
+        return bool(experts)
+    return any(_is_adapted(part, workload.target_modules) for part in experts)
+
+
 def _adapter_on_rank(part: Part, rank: int, tp: int, ep: int, etp: int) -> int:
     """Elements of a LoRA adapter: A (in x r) and B (r x out).
 

@@ -107,6 +107,22 @@ def recomputes(model: ModelSpec, split: PipelineSplit) -> st.SearchStrategy[Reco
 
 
 @st.composite
+def expert_sizes(
+    draw: st.DrawFn, model: ModelSpec, tuner: TunerType, stage: int, tp: int
+) -> tuple[int, int]:
+    """Legal EP and ETP beside a TP on the ranks of a stage."""
+    if model.moe is None:
+        return 1, 1
+    ffn = model.moe.ffn_hidden_size if tuner is TunerType.FULL else 1
+    undivided = ffn % tp == 0  # ETP like TP, without EP
+    eps = [n for n in divisors(stage) if model.moe.num_experts % n == 0 and (undivided or n > 1)]
+    ep = draw(st.sampled_from(eps))
+    if ep == 1:
+        return ep, tp
+    return ep, draw(st.sampled_from([n for n in divisors(stage // ep) if ffn % n == 0]))
+
+
+@st.composite
 def cases(draw: st.DrawFn, models: tuple[str, ...] = tuple(MODELS)) -> Case:
     """A legal layout of a bundled model: any grid, split, schedule, recomputation and workload."""
     model = resolve_model(draw(st.sampled_from(models)))
@@ -119,12 +135,7 @@ def cases(draw: st.DrawFn, models: tuple[str, ...] = tuple(MODELS)) -> Case:
     heads = model.attention.num_heads
     tp = draw(st.sampled_from([n for n in (1, 2, 4, 8) if stage % n == 0 and heads % n == 0]))
     cp = draw(st.sampled_from(divisors(stage // tp)))
-    ep = etp = 1
-    if model.moe is not None:
-        ep = draw(st.sampled_from([n for n in divisors(stage) if model.moe.num_experts % n == 0]))
-        if tuner is TunerType.FULL:
-            ffn = model.moe.ffn_hidden_size
-            etp = draw(st.sampled_from([n for n in divisors(stage // ep) if ffn % n == 0]))
+    ep, etp = draw(expert_sizes(model, tuner, stage, tp))
     vpp = 1
     if pp > 1:
         vpp = draw(st.sampled_from([n for n in (1, 2, 3) if n * pp <= model.num_layers]))

@@ -42,6 +42,11 @@ MESSAGES: dict[str, Message] = {
         "an expert's feed-forward size of {size} is not a multiple of etp = {etp}",
         "lower etp to {nearest}",
     ),
+    "rule.experts_without_ep": Message(
+        "at ep = 1 Megatron-Core reduces gradients of experts over the ranks of dense layers, and "
+        "with tp = {tp} and etp = {etp} {effect}",
+        "use tp {nearest_tp}, ep {nearest_ep} and etp {nearest_etp}",
+    ),
     "rule.sequence_shards": Message(
         "sequence length {length} is not a multiple of tp*{halves}*cp = {tp}*{halves}*{cp} = "
         "{divisor}",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from problems import MODELS, Case, cases, problem, splits
 from setting_edges import SETTING_EDGES
 
+from planner.checks import Values
 from planner.constraints import LEVELS, RULES, rules_for, violations
 from planner.evaluate import Evaluator
 from planner.layout import PipelineSplit, Recompute
@@ -34,11 +35,13 @@ def selective(*modules: str) -> Recompute:
 
 
 QWEN3 = problem()
+LORA = problem(tuner_type=TunerType.LORA)
 DENSE = problem("Qwen2.5-7B")
 DEEPSEEK = problem("DeepSeek-V3")
 OLD = problem(stack="ms-swift-3.12")
 NEW = problem(stack="gpu-kit-2026-11")
 BIASED = problem("gpt-oss-20b")
+NEWEST = problem(stack="gpu-kit-2026-11+megatron-core-0.19")
 GQA = QWEN3.model.attention
 assert isinstance(GQA, GroupedQueryAttention)
 
@@ -49,6 +52,9 @@ def six(model: ModelSpec, **changes: Any) -> Problem:
         changes = {"moe": replace(model.moe, **changes)}
     return problem(replace(model, **changes), gpus=6, global_batch_size=12, seq_length=8184)
 
+
+assert QWEN3.model.moe is not None
+NINE_EXPERTS = problem(replace(QWEN3.model, moe=replace(QWEN3.model.moe, num_experts=9)))
 
 TWO_STAGES = PipelineSplit((((0, 20),), ((20, 48),)))
 LOSES_A_LAYER = PipelineSplit((((0, 20),), ((21, 48),)))
@@ -61,28 +67,32 @@ Edge = tuple[Problem, Sizes]
 
 # rule: what breaks this rule only, and what stands beside it and breaks none
 EDGES: dict[str, tuple[Edge, Edge]] = {
-    "world_dense": ((QWEN3, sizes(tp=8, cp=4)), (QWEN3, sizes(tp=8, cp=2))),
+    "world_dense": ((QWEN3, sizes(tp=8, cp=4, ep=2)), (QWEN3, sizes(tp=8, cp=2, ep=2))),
     "world_expert": ((QWEN3, sizes(ep=8, etp=4)), (QWEN3, sizes(ep=4, etp=2))),
     "heads_tp": ((DENSE, sizes(tp=8)), (DENSE, sizes(tp=4))),
-    "query_groups_tp": ((six(MIXED), sizes(6, tp=6)), (six(MIXED), sizes(6, tp=2))),
-    "query_groups_tp_strict": ((OLD, sizes(tp=8)), (QWEN3, sizes(tp=8))),
+    "query_groups_tp": ((six(MIXED), sizes(6, tp=6, ep=2)), (six(MIXED), sizes(6, tp=2, ep=2))),
+    "query_groups_tp_strict": ((OLD, sizes(tp=8, ep=2)), (QWEN3, sizes(tp=8, ep=2))),
     "ffn_tp": (
         (problem(replace(DENSE.model, dense_ffn_hidden_size=18946)), sizes(tp=4)),
         (DENSE, sizes(tp=4)),
     ),
     "dense_model": ((DENSE, sizes(ep=2)), (QWEN3, sizes(ep=2))),
-    "lora_etp": ((problem(tuner_type=TunerType.LORA), sizes(etp=2)), (QWEN3, sizes(etp=2))),
-    "bias_etp": ((BIASED, sizes(etp=2)), (BIASED, sizes(ep=2))),
+    "lora_etp": ((LORA, sizes(ep=2, etp=2)), (QWEN3, sizes(ep=2, etp=2))),
+    "bias_etp": ((BIASED, sizes(ep=2, etp=2)), (BIASED, sizes(ep=2))),
     "experts_ep": ((six(QWEN3.model), sizes(6, ep=3)), (six(QWEN3.model), sizes(6, ep=2))),
     "expert_ffn_etp": (
-        (six(QWEN3.model, ffn_hidden_size=770), sizes(6, etp=3)),
-        (six(QWEN3.model), sizes(6, etp=3)),
+        (six(QWEN3.model, ffn_hidden_size=770), sizes(6, ep=2, etp=3)),
+        (six(QWEN3.model), sizes(6, ep=2, etp=3)),
     ),
+    "experts_without_ep": ((QWEN3, sizes(tp=2)), (QWEN3, sizes(tp=2, etp=2))),
     "sequence_shards": (
         (problem(seq_length=8200), sizes(cp=8)),
         (problem(seq_length=8200), sizes(cp=4)),
     ),
-    "tp_nvlink": ((QWEN3, sizes(tp=16)), (problem(placement=Placement.ANY), sizes(tp=16))),
+    "tp_nvlink": (
+        (QWEN3, sizes(tp=16, ep=2)),
+        (problem(placement=Placement.ANY), sizes(tp=16, ep=2)),
+    ),
     "ep_nvlink": ((QWEN3, sizes(ep=8, etp=2)), (QWEN3, sizes(ep=4, etp=2))),
     "mtp_available": (
         (problem(mtp_num_layers=1), sizes()),
@@ -97,11 +107,11 @@ EDGES: dict[str, tuple[Edge, Edge]] = {
     "vpp_pp": ((QWEN3, sizes(vpp=2)), (QWEN3, sizes(vpp=2, pp=2))),
     "batch": (
         (problem(global_batch_size=24), sizes()),
-        (problem(global_batch_size=24), sizes(tp=2)),
+        (problem(global_batch_size=24), sizes(tp=2, ep=2)),
     ),
     "vpp_microbatches": (
-        (QWEN3, sizes(pp=4, tp=2, vpp=2, micro_batch_size=4)),
-        (QWEN3, sizes(pp=4, tp=2, vpp=2, micro_batch_size=2)),
+        (QWEN3, sizes(pp=4, tp=2, ep=2, vpp=2, micro_batch_size=4)),
+        (QWEN3, sizes(pp=4, tp=2, ep=2, vpp=2, micro_batch_size=2)),
     ),
     "recompute_modules": (
         (QWEN3, sizes(recompute=selective("attention"))),
@@ -152,13 +162,43 @@ def test_a_rule_says_what_is_wrong_and_what_would_work(rule_id: str) -> None:
 
 
 def test_the_sentence_of_a_rule_shows_the_equation() -> None:
-    (violation,) = violations(QWEN3, sizes(tp=8, cp=4))
+    (violation,) = violations(QWEN3, sizes(tp=8, cp=4, ep=2))
     message = MESSAGES[violation.message_id]
 
     assert message.text.format_map(violation.values) == (
         "world size 16 is not a multiple of tp*cp*pp = 8*4*1 = 32"
     )
     assert message.fix.format_map(violation.values) == "make tp*cp*pp 16, or use 32 GPUs"
+
+
+@pytest.mark.parametrize(
+    ("stated", "chosen", "nearest"),
+    [
+        (QWEN3, sizes(tp=4), sizes(tp=4, ep=2)),
+        (QWEN3, sizes(tp=2, etp=4), sizes(tp=2, ep=2, etp=4)),
+        (LORA, sizes(tp=2), sizes(tp=2, ep=2)),
+        (QWEN3, sizes(tp=4, etp=8), sizes(tp=4, etp=4)),  # ep 2 would leave NVLink
+        (NINE_EXPERTS, sizes(tp=2), sizes(tp=2, etp=2)),
+        (replace(NINE_EXPERTS, workload=LORA.workload), sizes(tp=2), sizes()),
+    ],
+)
+def test_experts_without_ep_get_ep_or_the_etp_of_tp_or_neither(
+    stated: Problem, chosen: Sizes, nearest: Sizes
+) -> None:
+    """What their rule proposes breaks no rule."""
+    (violation,) = violations(stated, chosen)
+
+    assert violation.rule.id == "experts_without_ep"
+    assert with_nearest(chosen, violation.values) == nearest
+    assert broken((stated, nearest)) == []
+
+
+def test_experts_that_are_not_trained_need_no_ep() -> None:
+    """LoRA on attention alone."""
+    attention = problem(tuner_type=TunerType.LORA, target_modules=("linear_qkv", "linear_proj"))
+
+    assert broken((attention, sizes(tp=2))) == []
+    assert broken((LORA, sizes(tp=2))) == ["experts_without_ep"]
 
 
 def test_sentences_of_rules_have_rules() -> None:
@@ -179,6 +219,7 @@ FIXED: dict[str, Any] = {
     "bias_etp": lambda p, s, v: (p, replace(s, etp=1)),
     "experts_ep": lambda p, s, v: (p, replace(s, ep=v["nearest"])),
     "expert_ffn_etp": lambda p, s, v: (p, replace(s, etp=v["nearest"])),
+    "experts_without_ep": lambda p, s, v: (p, with_nearest(s, v)),
     "sequence_shards": lambda p, s, v: (with_workload(p, seq_length=v["nearest"]), s),
     "tp_nvlink": lambda p, s, v: (p, replace(s, tp=v["nearest"])),
     "ep_nvlink": lambda p, s, v: (p, replace(s, ep=v["nearest"], etp=1)),
@@ -201,6 +242,10 @@ FIXED: dict[str, Any] = {
 
 def with_workload(of: Problem, **changes: Any) -> Problem:
     return replace(of, workload=replace(of.workload, **changes))
+
+
+def with_nearest(of: Sizes, values: Values) -> Sizes:
+    return replace(of, **{name: values[f"nearest_{name}"] for name in ("tp", "ep", "etp")})
 
 
 def without_module(of: Sizes, module: str) -> Sizes:
@@ -339,7 +384,7 @@ def test_layouts_of_other_tests_are_legal(case: Case) -> None:
 
 
 def test_rules_hold_for_releases() -> None:
-    """KV groups against TP changed in megatron-core 0.16."""
+    """KV groups against TP changed in megatron-core 0.16, experts without EP in 0.19."""
 
     def ids(stated: Problem) -> set[str]:
         return {rule.id for rule in rules_for(stated)}
@@ -347,6 +392,7 @@ def test_rules_hold_for_releases() -> None:
     assert {"query_groups_tp_strict"} == ids(OLD) - ids(QWEN3)
     assert {"query_groups_tp"} == ids(QWEN3) - ids(OLD)
     assert {"recompute_layernorm"} == ids(NEW) - ids(QWEN3)
+    assert {"experts_without_ep"} == ids(NEW) - ids(NEWEST)
 
 
 def test_every_rule_has_a_source_and_a_level() -> None:

@@ -1,14 +1,16 @@
 """Memory of stages: terms, moments, and how they move with the layout and the workload."""
 
 from dataclasses import replace
+from itertools import product
 from math import isclose
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import FULL, Case, cases, splits
+from problems import FULL, Case, cases, problem, splits
 
 from planner.evaluate import Evaluator
-from planner.layout import NO_RECOMPUTE, Layout
+from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit
 from planner.memory import CUDA_CONTEXT_BYTES, LEVELS, StageMemory
 from planner.memory_terms import TERMS
 from planner.stage_shape import Moment
@@ -202,3 +204,17 @@ def test_an_evaluator_keeps_layouts_apart(case: Case, data: st.DataObject) -> No
     assert batch.device_used(layout.recompute) == fresh.device_used(layout.recompute)
     assert batch.memory(layout.recompute) == fresh.memory(layout.recompute)
     assert batch.step_time(layout.recompute) == fresh.step_time(layout.recompute)
+
+
+@pytest.mark.parametrize("stack", ["ms-swift-4.6", "gpu-kit-2026-11"])
+def test_an_evaluator_keeps_grids_apart(stack: str) -> None:
+    """One evaluator asked for every grid of two stages says what a fresh one says."""
+    stated = problem(gpus=16, stack=stack)
+    kept, split = Evaluator(stated), PipelineSplit((((0, 24),), ((24, 48),)))
+    for tp, ep, etp in product((1, 2, 4, 8), repeat=3):
+        if 8 % (ep * etp):
+            continue
+        sizes = (tp, 1, 2, ep, etp)
+        batch, fresh = (each.pipeline(sizes, split).batch(1) for each in (kept, Evaluator(stated)))
+        assert batch.memory(FULL) == fresh.memory(FULL), sizes
+        assert batch.step_seconds(FULL) == fresh.step_seconds(FULL), sizes

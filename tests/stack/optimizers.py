@@ -7,9 +7,11 @@ from typing import Any
 
 import megatron.core.optimizer as megatron_optimizer
 import torch
+from megatron.core import parallel_state
 from megatron.core.transformer.pipeline_parallel_layer_layout import PipelineParallelLayerLayout
 from swift.megatron.trainers.base import BaseMegatronTrainer
 from swift.megatron.utils import wrap_model
+from torch.distributed import get_process_group_ranks
 
 from stack import fake_world
 from stack.arguments import build_models, post_init, raised
@@ -21,13 +23,7 @@ def optimizer(argv: list[str], world_size: int, rank: int = 0) -> dict[str, Any]
     `gradients` are those of the buffers that are reduced, `master` those of the parameters that the
     optimizer steps where they are not the model's own, on the meta device.
     """
-    fake_world.enter(world_size, rank)
-    arguments = post_init("megatron sft", argv, {})
-    arguments.train_iters = 10
-    built = [
-        model.to("meta") for model in build_models(arguments, {})
-    ]  # routers are made on the CPU
-    models = wrap_model(arguments, built)
+    arguments, models = _wrapped(argv, world_size, rank)
     trainer = SimpleNamespace(
         args=arguments,
         wrapped_models=models,
@@ -48,6 +44,44 @@ def optimizer(argv: list[str], world_size: int, rank: int = 0) -> dict[str, Any]
         "elements": sum(buffer.grad_data.numel() for buffer in buffers),
         "master": sum(_master_bytes(each) for each in made),
     }
+
+
+def expert_gradients(argv: list[str], world_size: int, rank: int = 0) -> dict[str, Any]:
+    """Return what becomes of the gradients of a rank's routed experts, under full parameters or
+    adapters.
+
+    `reduced_over` are the groups of ranks over which buffers with such gradients are reduced,
+    `copies` the ranks that hold the same experts, `over_tp` whether finalize_model_grads adds a
+    reduction over tensor-parallel ranks.
+    """
+    _, models = _wrapped(argv, world_size, rank)
+    experts = {
+        parameter
+        for model in models
+        for name, parameter in model.named_parameters()
+        if ".experts." in name and parameter.requires_grad
+    }
+    holding = [
+        buffer for model in models for buffer in _buffers(model) if experts & set(buffer.params)
+    ]
+    marks = ("sequence_parallel", "average_gradients_across_tp_domain")
+    return {
+        "reduced_over": [get_process_group_ranks(each.data_parallel_group) for each in holding],
+        "copies": get_process_group_ranks(parallel_state.get_expert_data_parallel_group()),
+        "over_tp": any(getattr(each, mark, False) for each in experts for mark in marks),
+    }
+
+
+def _wrapped(argv: list[str], world_size: int, rank: int) -> tuple[Any, list[Any]]:
+    """Arguments, and the chunks of a rank's model, on the meta device, in what reduces their
+    gradients."""
+    fake_world.enter(world_size, rank)
+    arguments = post_init("megatron sft", argv, {})
+    arguments.train_iters = 10
+    built = [
+        model.to("meta") for model in build_models(arguments, {})
+    ]  # routers are made on the CPU
+    return arguments, wrap_model(arguments, built)
 
 
 def _buffers(model: Any) -> list[Any]:

@@ -157,6 +157,16 @@ class RealStack:
         made: dict[str, Any] = self.call("optimizer", argv=argv, world_size=world_size)
         return made
 
+    def expert_gradients(
+        self, model: Path, world_size: int, flags: Flags, *, rank: int = 0
+    ) -> dict[str, Any]:
+        """Return where gradients of experts are reduced: see `stack.optimizers`."""
+        argv = self.training_argv(model, flags)
+        found: dict[str, Any] = self.call(
+            "expert_gradients", argv=argv, world_size=world_size, rank=rank
+        )
+        return found
+
     def parse(
         self,
         subcommand: str,

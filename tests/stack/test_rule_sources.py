@@ -37,6 +37,10 @@ CONDITIONS: dict[str, tuple[str, str]] = {
         "self.num_query_groups % self.tensor_model_parallel_size != 0",
     ),
     "experts_ep": ("transformer/moe/moe_layer.py", "self.config.num_moe_experts % ep_size == 0"),
+    "experts_without_ep": (
+        "extensions/transformer_engine.py",
+        "setattr(param, 'allreduce', not (is_expert and self.expert_parallel))",
+    ),
     "layers": (
         "transformer/transformer_block.py",
         "num_layers % config.pipeline_model_parallel_size == 0",
@@ -66,14 +70,14 @@ HELD = [rule for rule in RULES if rule.id in CONDITIONS]
 
 @cache
 def conditions(version: str, file: str) -> frozenset[str]:
-    """Return the tests of every `if` and `assert` of a file, and its assignments."""
+    """Return the tests of every `if` and `assert` of a file, its assignments and its calls."""
     with zipfile.ZipFile(wheel.megatron_core(version)) as archive:
         tree = ast.parse(archive.read(f"megatron/core/{file}"))
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If | ast.Assert):
             found.add(ast.unparse(node.test))
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign | ast.Expr):
             found.add(ast.unparse(node))
     return frozenset(found)
 

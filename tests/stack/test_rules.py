@@ -7,6 +7,7 @@ the layout is not what it says: see FORGOTTEN.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,17 +44,18 @@ def _lost_layers() -> Candidate:
 
 
 BREAKS: dict[str, Candidate] = {
-    "world_dense": candidate(QWEN3, 6, parallel={"tp": 4}),
+    "world_dense": candidate(QWEN3, 6, parallel={"tp": 4, "ep": 2}),
     "world_expert": candidate(QWEN3, 6, parallel={"ep": 4}),
     "heads_tp": candidate(DENSE, 8, parallel={"tp": 8}),
-    "query_groups_tp": candidate(ODD, 4, parallel={"tp": 4}),
+    "query_groups_tp": candidate(ODD, 4, parallel={"tp": 4, "ep": 2}),
     "ffn_tp": candidate(ODD_DENSE, 2, parallel={"tp": 2}),
     "dense_model": candidate(DENSE, 8, parallel={"ep": 4, "etp": 2}),
-    "lora_etp": candidate(QWEN3, 2, parallel={"etp": 2}, tuner_type=TunerType.LORA),
-    "bias_etp": candidate(BIASED, 2, parallel={"etp": 2}),
+    "lora_etp": candidate(QWEN3, 2, parallel={"tp": 2, "etp": 2}, tuner_type=TunerType.LORA),
+    "bias_etp": candidate(BIASED, 2, parallel={"tp": 2, "etp": 2}),
     "experts_ep": candidate(QWEN3, 3, parallel={"ep": 3}),
-    "expert_ffn_etp": candidate(ODD, 8, parallel={"etp": 8}),
-    "sequence_shards": candidate(QWEN3, 2, parallel={"tp": 2}, seq_length=8191),
+    "expert_ffn_etp": candidate(ODD, 16, parallel={"ep": 2, "etp": 8}),
+    "experts_without_ep": candidate(QWEN3, 2, parallel={"tp": 2}),
+    "sequence_shards": candidate(QWEN3, 2, parallel={"tp": 2, "ep": 2}, seq_length=8191),
     "mtp_available": candidate(DEEPSEEK, 1, mtp_num_layers=2),
     "dispatcher": candidate(QWEN3, 2, parallel={"ep": 2}, dispatcher="allgather"),
     "layers": _too_few_layers(),
@@ -115,6 +117,13 @@ def _expert_sizes_do_nothing(stack: RealStack, folder: Path, broken: Candidate) 
     assert with_them == plain
 
 
+def _copies_of_experts_drift_apart(stack: RealStack, folder: Path, broken: Candidate) -> None:
+    """Each reduces gradients of its own tokens alone."""
+    flags = broken.flags(stack.megatron_core)
+    found = stack.expert_gradients(folder, broken.sizes.world_size, flags)
+    assert found == {"reduced_over": [[0]], "copies": [0, 1], "over_tp": False}
+
+
 def _the_sequence_is_longer(stack: RealStack, folder: Path, broken: Candidate) -> None:
     """Each batch is padded to a multiple of TP."""
     flags = broken.flags(stack.megatron_core)
@@ -157,6 +166,7 @@ def _only_its_absence_is_refused(stack: RealStack, folder: Path, broken: Candida
 
 FORGOTTEN: dict[str, Callable[[RealStack, Path, Candidate], None]] = {
     "dense_model": _expert_sizes_do_nothing,
+    "experts_without_ep": _copies_of_experts_drift_apart,
     "sequence_shards": _the_sequence_is_longer,
     "mtp_available": _layers_are_trained_from_nothing,
     "split_sum": _other_layers_are_built,
@@ -168,6 +178,46 @@ FORGOTTEN: dict[str, Callable[[RealStack, Path, Candidate], None]] = {
 def test_the_rules_that_megatron_forgets_are_the_ones_proven_here() -> None:
     of_sizes = set(RULES) - set(SETTING_RULES)
     assert set(FORGOTTEN) == {rule.id for rule in of_sizes if rule.forgotten}
+
+
+LORA = {"tuner_type": TunerType.LORA}
+
+
+@pytest.mark.parametrize(
+    ("world_size", "parallel", "workload"),
+    [
+        (4, {"tp": 2}, {}),
+        (4, {"tp": 4, "etp": 2}, {}),
+        (4, {"etp": 2}, {}),
+        (4, {"tp": 2, "etp": 4}, {}),
+        (6, {"tp": 2, "etp": 3}, {}),
+        (8, {"cp": 2, "etp": 2}, {}),
+        (4, {"tp": 2}, LORA),
+        (4, {"tp": 2, "etp": 2}, {}),
+        (8, {"tp": 2, "etp": 2, "cp": 2}, {}),
+        (4, {"tp": 2, "ep": 2}, {}),
+        (8, {"etp": 2, "ep": 2}, {}),
+        (4, {"tp": 2, "ep": 2}, LORA),
+        (4, {"cp": 2}, LORA),
+    ],
+)
+def test_gradients_of_experts_are_reduced_over_their_copies_where_the_rule_is_kept(
+    stack: RealStack,
+    short_folders: dict[str, Path],
+    world_size: int,
+    parallel: dict[str, int],
+    workload: dict[str, Any],
+) -> None:
+    """And over other ranks where it is broken."""
+    tried = candidate(QWEN3, world_size, parallel=parallel, **workload)
+    flags = tried.flags(stack.megatron_core)
+    last = world_size - 1
+    found = stack.expert_gradients(short_folders[QWEN3], world_size, flags, rank=last)
+    broken = [rule.id for rule in tried.broken(stack.megatron_core)]
+
+    assert found["reduced_over"] and not found["over_tp"]
+    kept = all(group == found["copies"] for group in found["reduced_over"])
+    assert broken == [] if kept else broken == ["experts_without_ep"]
 
 
 def test_a_vocabulary_that_tp_does_not_divide_is_padded_and_counted(

@@ -46,6 +46,7 @@ def _load() -> dict[str, Any]:
         "padding": arguments.padding,
         "stream": arguments.stream,
         "optimizer": optimizers.optimizer,
+        "expert_gradients": optimizers.expert_gradients,
         "offload_options": optimizers.offload_options,
         "layout_chunks": optimizers.layout_chunks,
     }

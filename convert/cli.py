@@ -20,7 +20,7 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder: it holds run.json
 
 @app.command()
 def plan(run_folder: RunFolder, json: AsJson = False) -> None:
-    """Say what each way of converting the weights takes, and which is the cheapest."""
+    """Say what each way of converting the weights takes, and which is the fastest."""
     from convert.commands import run_plan
 
     run_plan(run_folder, as_json=json)

@@ -10,7 +10,7 @@ from typing import Any
 from convert.carried import model_of
 from convert.expected import NAMES, expected_shapes
 from convert.findings import DamagedFileError
-from convert.hf_folder import CONFIG, INDEX, HfFolder, read_hf_folder
+from convert.hf_folder import CONFIG, INDEX, SCALE, HfFolder, read_hf_folder
 from convert.safetensors_file import Tensor
 from convert.values import pieces
 from planner.errors import UsageError
@@ -19,7 +19,6 @@ LAYERS = "num_hidden_layers"
 # Layers for multi-token prediction follow the last one: the model is written without them.
 NONE_OF = ("num_nextn_predict_layers", "num_mtp_layers")
 LAYER_NUMBERS = "mlp_only_layers"
-SCALE = "_scale_inv"  # beside a weight in fp8
 
 
 def write_first_layers(model: Path, target: Path, layers: int | None) -> int:

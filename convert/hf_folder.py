@@ -13,6 +13,7 @@ from planner.yaml_files import one_line
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+SCALE = "_scale_inv"  # ends the name of what stands beside a weight in fp8
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 

@@ -12,7 +12,7 @@ from convert.carried import carried_files, model_of, other_model
 from convert.comparison import same_tensors, unequal, unrelated
 from convert.expected import expected_shapes, mtp_prefixes
 from convert.findings import DamagedFileError, Finding, Verification, damage
-from convert.hf_folder import CONFIG, HfFolder, read_config, read_hf_folder
+from convert.hf_folder import CONFIG, SCALE, HfFolder, read_config, read_hf_folder
 from convert.initial import can_tell, initial_deviations, is_drawn, left_at_start
 from convert.safetensors_file import Tensor
 from convert.torch_dist import TorchDist, read_torch_dist, stored_numbers
@@ -24,9 +24,7 @@ WORKERS = 4  # each holds a piece or two: reading and looking overlap
 
 # What config.json calls the types, and what safetensors does.
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-# Companions of a quantised weight: they stand beside it or in its place.
-SCALE = "_scale_inv"
-PACKED = {"_blocks", "_scales"}
+PACKED = {"_blocks", "_scales"}  # what stands in the place of a weight in mxfp4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +148,17 @@ def _quantised(tensors: dict[str, Tensor]) -> set[str]:
 
 
 def _types(folder: HfFolder) -> Iterator[Finding]:
-    """Matrices of another type than config.json says; quantised ones are what they are."""
+    """Matrices of another type than config.json says; quantised ones are what they are.
+
+    One row is no matrix: biases of experts, which stay in fp32, have that shape too.
+    """
     named = folder.config.get("dtype", folder.config.get("torch_dtype"))
     wanted = DTYPES.get(str(named))
     if wanted is None or "quantization_config" in folder.config:
         return
     for tensor in folder.tensors.values():
-        if len(tensor.shape) > 1 and tensor.dtype != wanted:
+        is_matrix = len(tensor.shape) > 1 and tensor.shape[0] > 1
+        if is_matrix and tensor.dtype != wanted:
             yield damage("dtype", tensor=tensor.name, dtype=tensor.dtype, wanted=wanted)
 
 

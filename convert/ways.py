@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -231,9 +232,6 @@ def _source(run: Run, weights: int) -> tuple[int, int, str]:
 
 
 def _need(run: Run, sizes: ConversionSizes, weights: int, source: int) -> Need:
-    shapes = expected_shapes(run.model, mtp=trained_mtp_layers(run) > 0)
-    staged = [BYTES_PER_PARAMETER * prod(shape) for shape in (shapes or {}).values()]
-    factor = sum(map(power_of_two, staged)) / sum(staged) if staged else MOST_ROUNDING
     layers = [_layer(run.model, kind) for kind in run.model.layer_kinds]
     stages = range(sizes.split.num_stages)
     in_stage = [[i - 1 for chunk in sizes.split.layer_ids(s) for i in chunk] for s in stages]
@@ -247,11 +245,21 @@ def _need(run: Run, sizes: ConversionSizes, weights: int, source: int) -> Need:
         model_fc1=sum(layer.fc1 for layer in layers),
         merges_anew=version_of(run.stack.megatron_core) >= version_of(MERGES_ANEW_SINCE),
         saving_peak=_saving_peak(embedding_part(run.model).elements, layers),
-        staging_factor=factor,
+        staging_factor=_staging_factor(run.model, mtp=trained_mtp_layers(run) > 0),
         world_size=sizes.world_size,
         num_nodes=sizes.num_nodes,
         gpus_per_node=sizes.gpus_per_node,
     )
+
+
+@cache
+def _staging_factor(model: ModelSpec, *, mtp: bool) -> float:
+    """Pinned memory for all tensors of a model, over what they hold."""
+    shapes = expected_shapes(model, mtp=mtp)
+    if shapes is None:
+        return MOST_ROUNDING
+    sizes = [BYTES_PER_PARAMETER * prod(shape) for shape in shapes.values()]
+    return sum(map(power_of_two, sizes)) / sum(sizes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

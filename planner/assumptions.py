@@ -95,8 +95,8 @@ def _of_the_model(problem: Problem) -> Iterator[Assumption]:
             id="mtp_num_layers",
             value=workload.mtp_num_layers,
             unit="layers",
-            source=f"ms-swift's default: {left} MTP layer of the checkpoint is neither trained "
-            "nor exported; --mtp-num-layers keeps it",
+            source=f"ms-swift's default: {left} MTP layer of the checkpoint is not trained; "
+            "--mtp-num-layers trains it",
         )
 
 
@@ -207,5 +207,6 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
         id="memory.host_process",
         value=ASSUMED_PROCESS_BYTES,
         unit="bytes",
-        source="host memory of one training process, not measured yet",
+        source="host memory of one training process, and pinned copies of twice what it saves: one "
+        "run was measured",
     )

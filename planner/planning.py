@@ -93,9 +93,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
             )
             for stage in range(layout.pp)
         ],
-        host_memory_bytes=host_memory_bytes(
-            layout, parameters, problem.cluster.gpus_per_node, problem.settings
-        ),
+        host_memory_bytes=host_memory_bytes(problem, layout, parameters),
         step_seconds=_time_to_json(time),
         tokens_per_second_per_gpu=workload.step_tokens / seconds / layout.world_size,
         samples_per_second=workload.global_batch_size / seconds,

@@ -77,6 +77,40 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
             "pad_token_id": 0,
         },
     ),
+    "olmoe": (
+        "OLMoE-1B-7B-0125-Instruct",
+        {"intermediate_size": 32, "num_key_value_heads": 4, "num_experts": 4, "pad_token_id": 0}
+        | {"num_experts_per_tok": 2, "eos_token_id": 0},
+    ),
+    "deepseek_v2": (
+        "DeepSeek-V2-Lite",
+        {
+            **_EXPERTS,
+            "kv_lora_rank": 16,
+            "n_routed_experts": 4,
+            "num_key_value_heads": 4,
+            "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 8,
+            "rope_scaling": None,
+            "v_head_dim": 16,
+        },
+    ),
+    "minimax_m2": (
+        "MiniMax-M2.7",
+        {
+            "attn_type_list": [1] * 4,
+            "head_dim": 16,
+            "intermediate_size": 32,
+            "num_experts_per_tok": 2,
+            "num_local_experts": 4,
+            "rotary_dim": 8,
+        },
+    ),
+    "ernie4_5_moe": (
+        "ERNIE-4.5-21B-A3B-PT",
+        {"moe_intermediate_size": 32, "moe_k": 2, "moe_num_experts": 4},
+    ),
+    "llama": ("Llama-3.1-8B", {"rope_scaling": None}),
     "qwen3": ("Qwen3-8B", {"head_dim": 16, "max_window_layers": 4, "tie_word_embeddings": True}),
     "qwen2": ("Qwen2.5-7B", {"max_window_layers": 4}),
 }

@@ -298,7 +298,7 @@ def _speed(plan: Plan) -> str:
 def _host(problem: Problem, plan: Plan) -> str:
     parts = [f"{moment} {gib(size)}" for moment, size in plan.host_memory_bytes.items()]
     has = gib(problem.cluster.host_memory_bytes)
-    return f"{', '.join(parts)} of {has} GiB a node, roughly: not measured"
+    return f"{', '.join(parts)} of {has} GiB a node, roughly"
 
 
 def _time(plan: Plan) -> str:

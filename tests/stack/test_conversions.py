@@ -51,7 +51,9 @@ class Trip:
 
 WAYS = [("ep2", "tp2"), ("tp2", "pp2"), ("pp2", "ep2")]
 TYPES = ["qwen3_moe", "deepseek_v3", "qwen2_moe", "glm4_moe", "gpt_oss", "qwen3", "qwen2"]
+MORE_TYPES = ["olmoe", "deepseek_v2", "llama"]
 TRIPS = [Trip(model_type, *way) for model_type in TYPES for way in WAYS]
+TRIPS += [Trip(model_type, *WAYS[1]) for model_type in MORE_TYPES]
 
 
 def jobs(root: Path, trip: Trip) -> Iterator[list[str]]:

@@ -128,7 +128,8 @@ def wheel_fields(classes: Classes, class_name: str) -> dict[str, Field]:
 
 
 def _holds_arguments(path: str) -> bool:
-    return "argument" in path and path.endswith(".py")
+    """Whether it is an argument module, or has classes that arguments are made of."""
+    return ("argument" in path or "args_mixin" in path) and path.endswith(".py")
 
 
 def _classes(sources: Iterable[str]) -> Classes:

@@ -25,7 +25,7 @@ from stack import models
 from stack.emitted import run_script
 from stack.layouts import even, split
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 STEPS = 2
 GIB = 2**30

@@ -10,6 +10,7 @@ from planner.layout import PipelineSplit
 from planner.model_files import known_models, resolve_model
 from planner.model_spec import ModelSpec
 from planner.problem import Problem, Sizes, as_layout
+from planner.workload import TunerType
 from stack.layouts import Case, split
 
 TRAINED = [
@@ -19,13 +20,14 @@ TRAINED = [
 ]
 
 
-def random_cases(name: str, number: int) -> list[Case]:
+def random_cases(name: str, number: int, tuner_type: TunerType = TunerType.FULL) -> list[Case]:
     """Return so many layouts of a bundled model that break no rule, no two of the same sizes."""
     model, draw = resolve_model(name), random.Random(name)
     found: dict[tuple[int, ...], Case] = {}
     while len(found) < number:
         world_size = draw.choice([4, 8, 16, 32, 64])
-        asked = problem(model, gpus=world_size, global_batch_size=8 * world_size)
+        batch = 8 * world_size
+        asked = problem(model, gpus=world_size, global_batch_size=batch, tuner_type=tuner_type)
         sizes = _sizes(asked, draw)
         mtp = draw.randint(0, model.mtp_num_layers)
         if all(each.rule.kind == "placement" for each in violations(asked, sizes)):

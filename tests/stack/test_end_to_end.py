@@ -152,7 +152,6 @@ def test_training_takes_its_steps_and_the_loss_falls(trained: Trained) -> None:
     assert losses[1] < losses[0]
 
 
-@pytest.mark.slow
 def test_pretraining_with_settings_takes_its_steps_and_the_loss_falls(pretrained: Trained) -> None:
     losses = [float(loss) for loss in re.findall(r"'loss': ([0-9.]+)", pretrained.log)]
 

@@ -5,12 +5,11 @@
 A test holds them to the tables.
 """
 
-import ast
-import inspect
 from collections.abc import Callable, Iterable
-from functools import cache
 from itertools import starmap
 from pathlib import Path
+
+from formulas import formula_of
 
 from planner import activations, layer_moments, memory, memory_terms
 from planner.activations import SAVED
@@ -335,14 +334,14 @@ def _term(term: memory_terms.MemoryTerm) -> tuple[str, ...]:
 
 def _saved(tensor: activations.SavedTensor) -> tuple[str, ...]:
     given_up_by = ", ".join(f"`{module}`" for module in tensor.given_up_by)
-    formula = _formula(tensor.bytes)
+    formula = formula_of(tensor.bytes)
     return f"`{tensor.id}`", LAYERS[tensor.kind], _code(formula), given_up_by, tensor.source
 
 
 def _layer_moment(moment: layer_moments.LayerMoment) -> tuple[str, ...]:
     freed = ", ".join(f"`{name}`" for name in moment.freed)
     where = f"{moment.part.replace('_', '-')}, {moment.direction}"
-    formula = _code(_formula(moment.bytes))
+    formula = _code(formula_of(moment.bytes))
     return f"`{moment.id}`", LAYERS[moment.kind], where, formula, freed, moment.source
 
 
@@ -360,37 +359,6 @@ def _versions(rule: Rule) -> str:
     since = f"from {name(rule.since)}" if any(rule.since) else ""
     until = f"before {name(rule.until)}" if rule.until != NEVER else ""
     return " ".join(filter(None, [since, until])) or "all"
-
-
-def _formula(function: Callable[..., object]) -> str:
-    """The body of a lambda of a table, as it stands in the source, but for its shape `s`."""
-    line = function.__code__.co_firstlineno
-    return ast.unparse(_lambdas(Path(inspect.getfile(function)))[line])
-
-
-@cache
-def _lambdas(path: Path) -> dict[int, ast.expr]:
-    """The bodies of all lambdas of a file, by line."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    lambdas = {node.lineno: node.body for node in ast.walk(tree) if isinstance(node, ast.Lambda)}
-    return {line: _WithoutShape().visit(body) for line, body in lambdas.items()}
-
-
-class _WithoutShape(ast.NodeTransformer):
-    """`s.tokens` as `tokens`, `_of_trained(s, x)` as `of_trained(x)`."""
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        return ast.Name(node.attr) if _is_shape(node.value) else node
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        self.generic_visit(node)
-        name = ast.Name(ast.unparse(node.func).lstrip("_"))
-        arguments = [each for each in node.args if not _is_shape(each)]
-        return ast.Call(name, arguments, []) if arguments else name
-
-
-def _is_shape(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id == "s"
 
 
 def _code(text: str) -> str:

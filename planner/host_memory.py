@@ -17,8 +17,8 @@ from planner.units import GIB
 # A training process with torch, Transformer Engine and its data workers: not measured apart from
 # what it saves.
 ASSUMED_PROCESS_BYTES = 8 * GIB
-# What is saved is copied into pinned memory, a tensor at a time, and torch rounds each up to a power
-# of two: 12.2 GiB for 5.8 GiB of weights were measured, once.
+# What is saved is copied into pinned memory, a tensor at a time, and torch rounds each up to a
+# power of two: 12.2 GiB for 5.8 GiB of weights were measured, once.
 ASSUMED_STAGED_COPIES = 2
 
 

@@ -25,7 +25,7 @@ from stack import models
 from stack.emitted import run_script
 from stack.layouts import even, split
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 STEPS = 2
 GIB = 2**30
@@ -152,7 +152,6 @@ def test_training_takes_its_steps_and_the_loss_falls(trained: Trained) -> None:
     assert losses[1] < losses[0]
 
 
-@pytest.mark.slow
 def test_pretraining_with_settings_takes_its_steps_and_the_loss_falls(pretrained: Trained) -> None:
     losses = [float(loss) for loss in re.findall(r"'loss': ([0-9.]+)", pretrained.log)]
 

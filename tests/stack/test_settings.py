@@ -317,9 +317,9 @@ def test_settings_that_need_another_are_forgotten_by_the_stack(
     ("recipe", "parallel", "multiple"),
     [
         ("delayed", {}, 16),
-        ("tensorwise", {"tp": 2}, 32),
+        ("tensorwise", {"tp": 2, "ep": 2}, 32),
         ("mxfp8", {"cp": 2}, 64),
-        ("blockwise", {"tp": 2, "cp": 2}, 512),
+        ("blockwise", {"tp": 2, "cp": 2, "ep": 2}, 512),
     ],
 )
 def test_sequences_are_padded_to_blocks_of_fp8(

@@ -87,7 +87,10 @@ Tokens, heads, experts and parameters are those of one rank.
 The sum over the layers of a stage, times the microbatches in flight, is the term
 `saved_activations`. A module of `recompute_modules` gives up the tensors that name it; a layer that
 is recomputed as a whole keeps only its input. LoRA keeps as much, for its adapters. `in_fp8(x)` is
-the quantized input with fp8 products, else x.
+the quantized input with fp8 products, else x. Recomputing `core_attn` costs memory with
+grouped-query attention: the whole qkv tensor is kept besides q and k, and fused attention has
+nothing to give up. Sources are lines of megatron-core 0.18.1, mcore-bridge 1.6.5 and Transformer
+Engine 2.12.0.
 
 {{saved}}
 

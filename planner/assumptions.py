@@ -34,8 +34,8 @@ _DEFAULTS = {
     ),
     "routing_imbalance": (
         "busiest rank / mean",
-        "no --routing-imbalance given: fit and times are those at this load; ranks of real runs "
-        "got up to 1.13 times their share",
+        "no --routing-imbalance given: fit and times are those at this load; with random weights "
+        "ranks got up to 1.13 times their share, and 1.52 in one layer of one microbatch",
     ),
 }
 

@@ -193,7 +193,7 @@ class GridBatch:
         self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
         self.skewed = any(view.imbalanced is not view.shape for view in self.layers.views.values())
         stages = range(len(grid.shapes))
-        self.shapes = [self._shape(each) for each in stages]
+        self.shapes = [self._shape(each, split.layers_by_stage[each]) for each in stages]
         self.decided_bytes = [self._decided(stage) for stage in stages]
         self._recomputed: dict[tuple[object, ...], Recomputed] = {}
         self._seconds: dict[tuple[object, ...], tuple[list[float], float]] = {}
@@ -251,12 +251,11 @@ class GridBatch:
             sizes.pop(min(IN_LAST_STAGE, key=sizes.__getitem__))
         return list(sizes.items())
 
-    def _shape(self, stage: int) -> StageShape:
+    def _shape(self, stage: int, counts: LayerCounts) -> StageShape:
         layer = self.layers.any.shape
         shape = replace(self.grid.shapes[stage])
         shape.tokens, shape.sharded_tokens = layer.tokens, layer.sharded_tokens
-        shape.rows_bytes = self.layers.rows_bytes
-        shape.layer_gradients_bytes = self.layers.gradients_bytes
+        shape.rows_bytes, shape.layer_gradients_bytes = self.layers.holes(counts)
         return shape
 
 

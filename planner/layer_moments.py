@@ -82,14 +82,16 @@ def _attention_gradients(s: LayerShape) -> float:
 
 
 def _attention_workspace(s: LayerShape) -> float:
-    """dq summed up in fp32 and, where heads share keys, dk and dv of every head of packed batches.
+    """dq summed up in fp32 and, where heads share keys, dk and dv of every head of packed batches:
+    cuDNN has them in fp32, flash-attn in bf16.
 
     Source: NVIDIA/cudnn-frontend, include/cudnn_frontend/node/scaled_dot_product_flash_attention.h,
-    CompositeSDPABackwardNode: dQ_accum_size, dK_fullhead_size, dV_fullhead_size. flash-attn keeps
-    dk and dv in bf16 (csrc/flash_attn/flash_api.cpp: dk_expanded).
+    CompositeSDPABackwardNode: dQ_accum_size, dK_fullhead_size, dV_fullhead_size; flash-attn 2.8,
+    csrc/flash_attn/flash_api.cpp: dq_accum, dk_expanded, dv_expanded.
     """
     shared = s.packed and s.latent is None and s.key_value < s.query
-    return float(s.tokens * s.query * FP32 * (3 if shared else 1))
+    of_heads = 2 * (BF16 if s.flash_attention else FP32) if shared else 0
+    return float(s.tokens * s.query * (FP32 + of_heads))
 
 
 CHECKPOINTED = "layer_input"  # what a layer that is recomputed as a whole keeps

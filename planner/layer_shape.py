@@ -23,7 +23,6 @@ class LayerShape:
     sharded_tokens: int  # with sequence parallelism: tokens / tp
     routed_rows: float  # rows that the rank's experts get, padding apart
     sent_rows: int  # rows that the rank sends: sharded_tokens * top-k
-    sequence: int  # seq_length / cp
     hidden: int
     heads: int  # on this rank
     query: int  # elements of all query heads of a token on this rank
@@ -33,7 +32,7 @@ class LayerShape:
     shared_ffn: int  # of the shared experts, on this rank
     gates_shared_experts: bool  # their output is scaled by a gate of its own
     experts: int  # of the whole layer
-    head_dim: int  # of the rotary embedding
+    head_dim: int  # elements of a head that turn with the position
     normed: int  # elements of q and k of a token that norms see on this rank
     latent: MultiLatentAttention | None
     dispatches: bool  # whether tokens leave the rank
@@ -43,6 +42,7 @@ class LayerShape:
     gathers: bool  # with sequence parallelism: inputs of column-parallel layers are gathered
     overlaps_shared_experts: bool  # shared experts run beside the dispatch
     packed: bool  # several documents in a row, one after the other: THD
+    flash_attention: bool  # by flash-attn, not by cuDNN
     lora: bool
     fused_gradients: bool  # weight gradients are added in place, by apex's kernel
     fp8_input_bytes: float | None = None  # of a quantized input's element; None: it stays bf16
@@ -95,7 +95,6 @@ def layer_shape(
     *,
     kind: LayerKind,
     tokens: int,
-    sequence: int,
     tp: int,
     ep: int,
     etp: int,
@@ -105,6 +104,7 @@ def layer_shape(
     fused_gradients: bool = True,
     overlaps_shared_experts: bool = True,
     packed: bool = True,
+    flash_attention: bool = False,
     fp8_input_bytes: float | None = None,
 ) -> LayerShape:
     """Sizes of a layer on a rank; `imbalance` is the busiest expert rank's load over the mean."""
@@ -119,7 +119,6 @@ def layer_shape(
         sharded_tokens=sharded,
         routed_rows=sharded * topk * etp * imbalance,
         sent_rows=sharded * topk,
-        sequence=sequence,
         hidden=model.hidden_size,
         heads=attention.num_heads // tp,
         query=query,
@@ -139,6 +138,7 @@ def layer_shape(
         gathers=tp > 1,
         overlaps_shared_experts=overlaps_shared_experts,
         packed=packed,
+        flash_attention=flash_attention,
         fused_gradients=fused_gradients,
         lora=lora,
         fp8_input_bytes=fp8_input_bytes,

@@ -126,16 +126,13 @@ class LayerSet:
         """One of them, for the sizes that all have: tokens and hidden size."""
         return next(iter(self.views.values()))
 
-    @property
-    def rows_bytes(self) -> float:
-        """Bytes of the hidden states that the experts of the busiest rank get."""
-        shapes = [view.imbalanced for view in self.views.values()]
-        return max(shape.routed_rows * shape.hidden * BF16 for shape in shapes)
-
-    @property
-    def gradients_bytes(self) -> float:
-        """Bytes of the gradients of a layer's feed-forward weights, as tensors of their own."""
-        return max(feed_forward_gradients_bytes(view.shape) for view in self.views.values())
+    def holes(self, counts: LayerCounts) -> tuple[float, float]:
+        """Bytes on which the allocator's holes depend, of the layers of a stage: the hidden states
+        that experts of the busiest rank get, and the gradients of a layer's feed-forward weights as
+        tensors of their own."""
+        shapes = [self.views[kind].imbalanced for kind, _, _ in counts]
+        rows = max((shape.routed_rows * shape.hidden * BF16 for shape in shapes), default=0.0)
+        return rows, max(map(feed_forward_gradients_bytes, shapes), default=0.0)
 
     def stage(
         self, counts: LayerCounts, recompute: Recompute, *, imbalanced: bool
@@ -290,7 +287,6 @@ class LayerViews:
             self._problem.model,
             kind=kind,
             tokens=micro_batch_size * sequence,
-            sequence=sequence,
             tp=tp,
             ep=ep,
             etp=etp,
@@ -298,6 +294,7 @@ class LayerViews:
             imbalance=imbalance,
             lora=self._lora,
             packed=self._problem.workload.packing,
+            flash_attention=self._problem.stack.attention_backend == "flash",
             fused_gradients=self._fused_gradients,
             overlaps_shared_experts=self._problem.recipe.moe_shared_expert_overlap,
             fp8_input_bytes=self._fp8_input_bytes,

@@ -27,11 +27,10 @@ _STATIC = frozenset(term.id for term in TERMS if term.level == "pipeline")
 
 # What torch's allocator reserves beside what is allocated at the peak, with expandable segments:
 # holes that no later tensor fits in, and memory that waits for another stream. Fitted to the
-# reserved memory of the 42 ranks of benchmarks/memory that may be fitted to: nine in ten of them
-# are within 3.5 %, all within 7.1 %.
+# reserved memory of the 42 ranks of benchmarks/memory that may be fitted to; its page has errors.
 HOLES_OF_WORKING_MEMORY = 0.05  # of all but weights, gradients, optimizer states and workspaces
 HOLES_OF_WORKING_MEMORY_LORA = 0.12  # whose many sums of layer and adapter come and go
-HOLES_OF_EXPERT_ROWS = 1.2  # of the hidden states that experts get: never twice as many rows
+HOLES_OF_EXPERT_ROWS = 1.2  # of the hidden states that experts get, whose number always changes
 HOLES_OF_LOGITS = 0.3  # of them in bf16, on the last of several stages: between their forward and
 # their backward pass a neighbour's tensors are received into the place that they left
 # Of a layer's weight gradients, where they are tensors of their own: they are used on the stream of
@@ -52,7 +51,8 @@ ASSUMED_NCCL_BYTES = int(2.3 * GIB)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
     """Memory of a stage's worst rank, in bytes. `terms` are those alive at `peak_moment`, which in
-    a layer is `layer_moment`, an id of planner.layer_moments."""
+    a layer is `layer_moment`, an id of planner.layer_moments. `limit_moment` and `limit_terms` are
+    those of the peak at the imbalance at which fit is decided."""
 
     terms: dict[str, int]
     peak_moment: Moment
@@ -66,6 +66,8 @@ class StageMemory:
     peak_reserved: int
     device_used: int
     usable: int
+    limit_moment: str
+    limit_terms: dict[str, int]
 
 
 def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:
@@ -121,9 +123,11 @@ def stage_memory(
     running = [moment for moment in RUNNING if moment in totals]
     peak_moment = max((*running, Moment.OPTIMIZER), key=totals.__getitem__)
     peak = totals[peak_moment]
-    fullest = alive[peak_moment]
+    limit_moment, fullest = peak_moment, alive[peak_moment]
     if imbalanced is not shape:
-        fullest = max(_moments(imbalanced).values(), key=lambda terms: sum(terms.values()))
+        limit_moment, fullest = max(
+            _moments(imbalanced).items(), key=lambda moment: sum(moment[1].values())
+        )
     at_imbalance = sum(fullest.values())
     static = sum(size for name, size in fullest.items() if name in _STATIC)
     reserved = reserved_bytes(imbalanced, at_imbalance, static)
@@ -140,4 +144,8 @@ def stage_memory(
         peak_reserved=round(reserved),
         device_used=round(device_used(reserved, world_size)),
         usable=usable_bytes,
+        limit_moment=(
+            imbalanced.layer_moment if limit_moment is Moment.LAYER else limit_moment.value
+        ),
+        limit_terms=fullest,
     )

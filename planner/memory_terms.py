@@ -23,7 +23,7 @@ class MemoryTerm:
     """
 
     id: str
-    group: str  # weights | grads | optimizer | acts | dispatch | logits | other
+    group: str  # weights | grads | optimizer | acts | buffers | logits | other
     level: str  # pipeline | batch | recompute | schedule
     moments: frozenset[Moment]
     bytes: Callable[[StageShape], float]
@@ -173,8 +173,8 @@ TERMS: tuple[MemoryTerm, ...] = (
         lambda s: (
             (1 if s.whole_checkpoints_bytes else 2) * s.chunks_with_input * s.hidden_states_bytes
         ),
-        "2 * chunks that another stage feeds * 2 B * tokens/tp * hidden; half of it where the "
-        "first layer of a chunk keeps its input",
+        "2 * chunks that another stage feeds * 2 B * tokens/tp * hidden; half of it where sparse "
+        "layers, recomputed as a whole, keep their inputs",
         "mc/transformer/transformer_block.py: input_tensor of the last microbatch, its gradient",
     ),
     MemoryTerm(
@@ -197,7 +197,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     ),
     MemoryTerm(
         "layer_buffers",
-        "dispatch",
+        "buffers",
         "recompute",
         frozenset({Moment.LAYER}),
         lambda s: s.transient_bytes,

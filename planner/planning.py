@@ -34,6 +34,10 @@ class _ConfidenceFile(StrictModel):
     measured: dict[str, _Confidence]
 
 
+# Of a StageMemory: what is no predicted number, or only for reasons.
+_ONLY_FOR_REASONS = ("limit_moment", "limit_terms")
+_NOT_NUMBERS = ("terms", "peak_moment", "layer_moment", "usable", *_ONLY_FOR_REASONS)
+
 # Dotted paths of all that a plan predicts.
 PREDICTED = (
     "stages.parameters",
@@ -44,7 +48,7 @@ PREDICTED = (
     *(
         f"stages.memory_bytes.{field.name}"
         for field in fields(StageMemory)
-        if field.name not in ("terms", "peak_moment", "layer_moment", "usable")
+        if field.name not in _NOT_NUMBERS
     ),
     *(f"host_memory_bytes.{moment}" for moment in ("loading", "training", "saving")),
     *(f"step_seconds.{name}" for name in (*CATEGORIES, "total", "hidden")),
@@ -137,7 +141,7 @@ def broken_rules(found: tuple[Violation, ...]) -> list[BrokenRule]:
 
 
 def _memory_to_json(memory: StageMemory) -> dict[str, Any]:
-    found = asdict(memory)
+    found = {k: v for k, v in asdict(memory).items() if k not in _ONLY_FOR_REASONS}
     found["peak_moment"] = memory.peak_moment.value
     return found
 

@@ -106,14 +106,13 @@ def _recompute(problem: Problem, layout: Layout, memory: list[StageMemory]) -> l
 def _limit(memory: list[StageMemory]) -> Reason:
     """What bounds the layout: the fullest stage and its largest terms."""
     stage = max(range(len(memory)), key=lambda index: memory[index].device_used)
-    moment = memory[stage].layer_moment or memory[stage].peak_moment.value
-    terms = sorted(memory[stage].terms.items(), key=lambda item: -item[1])[:3]
+    terms = sorted(memory[stage].limit_terms.items(), key=lambda item: -item[1])[:3]
     return Reason(
         "reason.limit",
         {
             "stage": stage,
             "percent": round(100 * memory[stage].device_used / memory[stage].usable),
             "terms": ", ".join(term.replace("_", " ") for term, _ in terms),
-            "moment": moment.replace("_", " "),
+            "moment": memory[stage].limit_moment.replace("_", " "),
         },
     )

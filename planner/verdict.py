@@ -5,7 +5,8 @@ from math import erf, sqrt
 
 # What nine of ten predictions of device use were within, on ranks that nothing was fitted to
 # (stages.memory_bytes.device_used in data/confidence.yaml, rounded up). A plan "fits" with as much
-# of a GPU to spare: as errors of either sign are as likely, that is 19 of 20.
+# of a GPU to spare: that is 19 of 20 if errors of either sign are as likely, and most predictions
+# are too high.
 MARGIN_FRACTION = 0.052
 
 # Nine of ten errors of a normal distribution are within so many standard deviations.

@@ -26,7 +26,7 @@ from planner.workload import Task, TunerType
 
 FULL_WIDTH = 100
 _GROUPS = {term.id: term.group for term in TERMS}
-_COLUMNS = ("weights", "grads", "optimizer", "acts", "dispatch", "logits", "other")
+_COLUMNS = ("weights", "grads", "optimizer", "acts", "buffers", "logits", "other")
 _SHORT_MODULES = {"layernorm": "ln", "mla_up_proj": "mla"}
 
 
@@ -279,7 +279,7 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
         broken = any(each.kind != "placement" for each in plan.violations)
         found = f"memory {plan.verdict}, but it does not run" if broken else plan.verdict
         pairs.append(("verdict", f"{found}   {_speed(plan)}"))
-    pairs.append(("odds", odds(plan)))
+    pairs.append(("odds", odds(problem, plan)))
     pairs.append(("time", _time(plan)))
     pairs.append(("host", _host(problem, plan)))
     _print_pairs(out, pairs)

@@ -10,6 +10,9 @@ from planner.verdict import NEVER_MEASURED
 # The families and the largest sizes of the ranks of benchmarks/memory/design.jsonl; a test holds
 # them equal.
 MEASURED_TYPES = ("qwen3_moe", "deepseek_v3", "qwen2_moe", "qwen2", "llama", "glm4_moe")
+MEASURED_PACK_TOKENS = 32768
+MEASURED_IMBALANCE = 2.0
+MEASURED_STACK = ("0.18.1", "2.12.0")  # megatron-core and Transformer Engine
 MEASURED_UP_TO = {
     "tp": 4,
     "pp": 8,
@@ -21,9 +24,9 @@ MEASURED_UP_TO = {
 }
 
 
-def _unmeasured(problem: Problem, layout: Layout) -> list[str]:
+def unmeasured(problem: Problem, layout: Layout) -> list[str]:
     """What of a plan lies outside the ranks that memory was compared with."""
-    found = []
+    found, workload, stack = [], problem.workload, problem.stack
     if problem.model.model_type not in MEASURED_TYPES:
         found.append(problem.model.model_type)
     for name, most in MEASURED_UP_TO.items():
@@ -31,33 +34,41 @@ def _unmeasured(problem: Problem, layout: Layout) -> list[str]:
         if size > most:
             short = name != "micro_batch_size"
             found.append(f"{name}{size}" if short else f"micro-batches of {size}")
+    if workload.seq_length > MEASURED_PACK_TOKENS:
+        found.append(f"packs of {workload.seq_length}")
+    if workload.routing_imbalance > MEASURED_IMBALANCE:
+        found.append(f"experts at {workload.routing_imbalance:g} times the mean")
     found += [name for name in problem.settings.given if name in MODELLED]
-    if problem.stack.attention_backend == "flash":
+    if (stack.megatron_core, stack.transformer_engine) != MEASURED_STACK:
+        found.append(f"megatron-core {stack.megatron_core}")
+    if stack.apex:
+        found.append("apex")
+    if stack.attention_backend == "flash":
         found.append("flash-attn")
     if not problem.cluster.gpu.name.startswith("H100"):
         found.append(problem.cluster.gpu.name)
     return found
 
 
-def odds(plan: Plan) -> str:
+def odds(problem: Problem, plan: Plan) -> str:
     """The odds that a plan fits, and what they leave out."""
     assert plan.odds_of_fitting is not None
     percents = min(99, max(1, round(100 * plan.odds_of_fitting)))
-    left_out = ", ".join(NEVER_MEASURED)
-    return f"{percents} in 100 that it fits, by measured errors; never measured: {left_out}"
+    left_out = ", ".join([*unmeasured(problem, plan.layout), *NEVER_MEASURED])
+    return f"{percents} in 100 that it fits, if errors are as measured; not measured: {left_out}"
 
 
 def trust(problem: Problem, plan: Plan) -> str:
     """How far off memory and time were where they were measured, and what was not."""
-    memory = plan.confidence.get("stages.memory_bytes.peak_allocated")
+    memory = plan.confidence.get("stages.memory_bytes.device_used")
     time = plan.confidence.get("step_seconds.total")
     parts = []
     if memory:
         error = percent(memory["relative_error_p90"])
-        outside = _unmeasured(problem, plan.layout)
+        outside = unmeasured(problem, plan.layout)
         but = f", none of them with {', '.join(outside)}" if outside else ""
         parts.append(
-            f"Memory was within {error} on 9 in 10 of {memory['rows']} ranks set aside{but}"
+            f"Device use was within {error} on 9 in 10 of {memory['rows']} ranks set aside{but}"
         )
     if time is None:
         parts.append("step times were never measured: benchmark the first before you rely on them")

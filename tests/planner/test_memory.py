@@ -181,7 +181,7 @@ def test_lora_trains_less_and_needs_less(case: Case) -> None:
 
 def test_terms_say_what_they_are() -> None:
     """Every term has a formula and a source, and belongs to a column and a level."""
-    columns = {"weights", "grads", "optimizer", "acts", "dispatch", "logits", "other"}
+    columns = {"weights", "grads", "optimizer", "acts", "buffers", "logits", "other"}
 
     assert {term.group for term in TERMS} == columns
     assert {term.level for term in TERMS} == set(LEVELS)

@@ -6,10 +6,16 @@ from typing import Any
 from design_errors import design
 from hypothesis import given
 from hypothesis import strategies as st
-from predict import flags_of, model_of
+from predict import flags_of, model_of, results
 
 from planner.planning import confidence
-from planner.report.trust import MEASURED_TYPES, MEASURED_UP_TO
+from planner.report.trust import (
+    MEASURED_IMBALANCE,
+    MEASURED_PACK_TOKENS,
+    MEASURED_STACK,
+    MEASURED_TYPES,
+    MEASURED_UP_TO,
+)
 from planner.verdict import MARGIN_FRACTION, Verdict, odds_of_fitting, verdict
 
 SIZES = {
@@ -55,4 +61,8 @@ def test_what_counts_as_measured_is_what_the_design_has() -> None:
     }
 
     assert largest == MEASURED_UP_TO
+    assert max(int(flags_of(row)["max_length"]) for row in rows) == MEASURED_PACK_TOKENS
+    assert max(row.expert_load for row in rows) == MEASURED_IMBALANCE
+    versions = next(iter(results("design_h100.jsonl").values()))["versions"]
+    assert (versions["megatron-core"], versions["transformer-engine"]) == MEASURED_STACK
     assert {model_of(row).model_type for row in rows} == set(MEASURED_TYPES)

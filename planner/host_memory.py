@@ -12,6 +12,7 @@ from planner.layout import Layout
 from planner.parameters import RankParameters, rank_parameters
 from planner.precision import state_bytes
 from planner.problem import Problem, Sizes, as_layout
+from planner.stage_shape import expert_shards
 from planner.units import GIB
 
 # A training process with torch, Transformer Engine and its data workers: not measured apart from
@@ -37,7 +38,7 @@ def host_memory_bytes(
     weights = largest.total * BF16
     sharded = settings.use_distributed_optimizer
     shard = largest.trainable_dense / (layout.dp * layout.cp if sharded else 1)
-    shard += largest.trainable_expert / (layout.expert_shards if sharded else 1)
+    shard += largest.trainable_expert / (expert_shards(problem, layout) if sharded else 1)
     states = state_bytes(settings)
     saved = weights + (0 if problem.recipe.no_save_optim else states.saved * shard)
     loading, training = ASSUMED_PROCESS_BYTES, ASSUMED_PROCESS_BYTES + states.host * shard

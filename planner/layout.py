@@ -94,15 +94,6 @@ class Layout:
         return self.world_size // (self.etp * self.ep * self.pp)
 
     @property
-    def expert_shards(self) -> int:
-        """Ranks that share the optimizer states of routed experts.
-
-        Without EP Megatron-Core takes them for dense parameters (megatron-core 0.18.1,
-        extensions/transformer_engine.py:2030: allreduce).
-        """
-        return self.edp if self.ep > 1 else self.dp * self.cp
-
-    @property
     def num_microbatches(self) -> int:
         """Microbatches of one step on each pipeline; where the world is too small for one, as if
         dp were 1."""

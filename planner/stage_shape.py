@@ -121,7 +121,7 @@ def stage_shape(problem: Problem, layout: Layout, stage: int, states: StateBytes
         weight_copy_bytes=linear * copies,
         dummy_gradient_bytes=_dummy_gradient_bytes(problem, layout, stage),
         dense_shards=layout.dp * layout.cp if sharded else 1,
-        expert_shards=layout.expert_shards if sharded else 1,
+        expert_shards=expert_shards(problem, layout) if sharded else 1,
         hidden=model.hidden_size,
         vocabulary=-(-model.vocab_size // layout.tp),
         is_first=stage == 0,
@@ -137,6 +137,21 @@ def stage_shape(problem: Problem, layout: Layout, stage: int, states: StateBytes
         fused_loss=problem.recipe.cross_entropy_loss_fusion,
         fused_gradients=problem.stack.apex,
     )
+
+
+# From then on Megatron-Core keeps experts apart wherever etp differs from tp (megatron-core 0.19.0,
+# extensions/transformer_engine.py: use_expert_pgs).
+_APART_SINCE = (0, 19, 0)
+
+
+def expert_shards(problem: Problem, layout: Layout) -> int:
+    """Ranks that share the optimizer states of routed experts.
+
+    Without EP Megatron-Core takes them for dense parameters (megatron-core 0.18.1,
+    extensions/transformer_engine.py:2030: allreduce), which makes a difference where etp != tp.
+    """
+    apart = layout.ep > 1 or problem.stack.megatron_core_version >= _APART_SINCE
+    return layout.edp if apart else layout.dp * layout.cp
 
 
 def _dummy_gradient_bytes(problem: Problem, layout: Layout, stage: int) -> float:

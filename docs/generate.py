@@ -72,7 +72,7 @@ What a job dies of is more than that:
 
 `peak_allocated` is at even routing; the verdict is taken at `--routing-imbalance`, or at
 {ASSUMED_ROUTING_IMBALANCE} without it. A plan `fits` with {MARGIN_FRACTION:.1%} of what it needs to
-spare, which is what nine of ten errors were within on ranks that nothing was fitted to; it is
+spare, which is what nine of ten errors were within on ranks that no constant was fitted to; it is
 `tight` up to what torch sees of the GPU, and `exceeds` beyond. `odds_of_fitting` is the probability
 if errors are spread as they were there.
 

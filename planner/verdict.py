@@ -3,7 +3,7 @@
 from enum import StrEnum
 from math import erf, sqrt
 
-# What nine of ten predictions of device use were within, on ranks that nothing was fitted to
+# What nine of ten predictions of device use were within, on ranks that no constant was fitted to
 # (stages.memory_bytes.device_used in data/confidence.yaml, rounded up). A plan "fits" with as much
 # of a GPU to spare: that is 19 of 20 if errors of either sign are as likely, and most predictions
 # are too high.

@@ -10,19 +10,17 @@ place of what it said before. `peer_adapters.py` says what must be importable be
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from peer_adapters import Job, ask
 from peer_errors import FILE, PEERS, answers
-from predict import design, flags_of, recompute_of
-from report import model_of, rows
+from predict import design, flags_of, model_of, recompute_of
+from report import model_of as model_of_rank
 from report import recompute_of as recompute_of_rank
+from report import rows
 
-from measure.verify.row import Row
-from planner.model_config import model_spec_from_config
-from planner.model_spec import ModelSpec, MultiLatentAttention
+from planner.model_spec import MultiLatentAttention
 
 LONGEST_REASON = 160
 
@@ -49,14 +47,6 @@ def features(job: Job) -> Iterator[str]:
         yield "full recomputation" if job.recompute.granularity == "full" else "no recomputation"
 
 
-def _model_of(row: Row) -> ModelSpec:
-    """The model of a row; one layer may be dense alone, which no config.json says."""
-    layers = row.config["num_hidden_layers"]
-    more = row.config | {"num_hidden_layers": layers + 1}
-    model = model_spec_from_config(more, name=row.id, origin=row.id)
-    return replace(model, num_layers=layers, moe_layers=model.moe_layers[:layers])
-
-
 def jobs() -> Iterator[Job]:
     """All measured ranks: those of the design, and those of one_rank_h100.jsonl."""
     for row in design():
@@ -64,7 +54,7 @@ def jobs() -> Iterator[Job]:
         size = {name: int(flags.get(f"{name}_parallel_size", 1)) for name in _SIZES.values()}
         yield Job(
             id=row.id,
-            model=_model_of(row),
+            model=model_of(row),
             world_size=row.world_size,
             rank=row.rank,
             **{short: size[name] for short, name in _SIZES.items()},
@@ -80,7 +70,7 @@ def jobs() -> Iterator[Job]:
     for rank in rows("one_rank_h100.jsonl"):
         yield Job(
             id=rank["tag"],
-            model=model_of(rank),
+            model=model_of_rank(rank),
             world_size=rank["world"],
             rank=rank["rank"],
             **{name: rank[name] for name in ("tp", "pp", "cp", "ep", "etp")},

@@ -227,10 +227,10 @@ def p90(ranks: list[Rank], quantity: str) -> tuple[float, int]:
 def confidence(ranks: list[Rank]) -> str:
     """The text of planner/data/confidence.yaml; what is not in it was not measured."""
     lines = [
-        "# Errors of predictions on the ranks of benchmarks/memory/design.jsonl that nothing was",
-        "# fitted to: its README.md has each, and the script beside it wrote this. Calibrated:",
-        "# terms and constants were read off other ranks of the same stack. device_used is without",
-        "# NCCL, which these ranks did not run. Seconds are of ranks that were looked at.",
+        "# Errors of predictions on the ranks of benchmarks/memory/design.jsonl that no constant",
+        "# was fitted to, but which were looked at; the README.md there has each, and the script",
+        "# beside it wrote this. Calibrated: terms and constants were read off other ranks of the",
+        "# same stack. device_used is without NCCL, which these ranks did not run.",
         "measured:",
     ]
     aside = set_aside()

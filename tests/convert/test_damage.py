@@ -152,7 +152,7 @@ ALONE: dict[str, tuple[Callable[[Path], None], set[str], str]] = {
     "a file too many": (copy_file, {"stray_file"}, "model-00009-of-00002.safetensors"),
     "no index": (remove(INDEX), {"no_index"}, "2 files"),
     "an index that is no JSON": (
-        lambda folder: (folder / INDEX).write_text("{"),  # type: ignore[return-value,dict-item]
+        lambda folder: (folder / INDEX).write_text("{"),  # type: ignore[return-value,dict-item]  # its answer is not used
         {"bad_index"},
         INDEX,
     ),
@@ -195,7 +195,7 @@ ALONE: dict[str, tuple[Callable[[Path], None], set[str], str]] = {
     ),
     "no tokenizer": (remove("tokenizer.json"), {"no_tokenizer"}, "tokenizer.json"),
     "a tokenizer cut short": (
-        lambda folder: (folder / "tokenizer.json").write_text("{"),  # type: ignore[return-value,dict-item]
+        lambda folder: (folder / "tokenizer.json").write_text("{"),  # type: ignore[return-value,dict-item]  # its answer is not used
         {"bad_file"},
         "tokenizer.json",
     ),

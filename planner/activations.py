@@ -99,7 +99,7 @@ SAVED: tuple[SavedTensor, ...] = (
         "value",
         "mla",
         ATTENTION,
-        lambda s: s.tokens * value_elements(s) * BF16,
+        lambda s: s.tokens * s.value * BF16,
         "mcore_bridge/model/modules/multi_latent_attention.py:248: padded to the width of keys",
     ),
     SavedTensor(
@@ -113,7 +113,7 @@ SAVED: tuple[SavedTensor, ...] = (
         "attention_output",
         "mla",
         ATTENTION,
-        lambda s: s.tokens * (value_elements(s) * BF16 + s.heads * FP32),
+        lambda s: s.tokens * (s.value * BF16 + s.heads * FP32),
         "te/cpp_extensions/fused_attn.py:307: output, as wide as values, and log-sum-exp",
         ("core_attn",),
     ),
@@ -253,11 +253,6 @@ def _latent_elements(shape: LayerShape) -> int:
     latent = shape.latent
     assert latent is not None
     return (latent.q_lora_rank or 0) + latent.kv_lora_rank
-
-
-def value_elements(shape: LayerShape) -> int:
-    """Elements a token of the values that MLA's attention gets."""
-    return shape.query if shape.pads_values else shape.key_value
 
 
 def in_fp8(shape: LayerShape, size: float) -> float:

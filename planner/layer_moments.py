@@ -15,7 +15,6 @@ from planner.activations import (
     core_attention_input,
     held_maps_bytes,
     tensors_of,
-    value_elements,
 )
 from planner.layer_shape import BF16, FP32, LayerShape
 from planner.layout import Recompute
@@ -74,10 +73,9 @@ def _gathered(s: LayerShape) -> float:
 def _attention_gradients(s: LayerShape) -> float:
     """Those of output, queries, keys and values. Under CP there are besides two buffers that go
     round with keys, values and their gradients, and one of dq."""
-    keys_and_values = 2 * s.key_value if s.latent is None else s.query + value_elements(s)
-    elements = s.attention_output + s.query + keys_and_values
+    elements = s.attention_output + s.query + s.keys_and_values
     if s.context_parallel_size > 1:
-        elements += s.query + 4 * keys_and_values
+        elements += s.query + 4 * s.keys_and_values
     return float(s.tokens * elements * BF16)
 
 

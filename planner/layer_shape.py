@@ -59,9 +59,14 @@ class LayerShape:
         return self.packed and self.latent is not None and self.query != self.key_value
 
     @property
+    def value(self) -> int:
+        """Elements of a token's values as attention gets them."""
+        return self.query if self.pads_values else self.key_value
+
+    @property
     def keys_and_values(self) -> int:
-        """Elements of all keys and values of a token on this rank."""
-        return 2 * self.key_value if self.latent is None else self.query + self.key_value
+        """Elements of a token's keys and values as attention gets them."""
+        return (self.key_value if self.latent is None else self.query) + self.value
 
 
 def _normed(attention: Attention, on_rank: int) -> int:

@@ -41,7 +41,6 @@ SEARCHES: dict[str, tuple[str, ...]] = {
     ),
     "LoRA on one GPU": ("--gpus", "1", "--model", "Qwen2.5-7B", "--tuner-type", "lora"),
     "LoRA": (*EXAMPLE, "--tuner-type", "lora", "--lora-rank", "64", "--recompute", "none"),
-    "a front": ("--gpus", "4", "--model", "Qwen2.5-7B", "--pareto"),
     "the fewest GPUs": ("--gpus", "8", "--model", "Qwen2.5-7B", "--fewest-gpus", "--pareto"),
     "the longest packs": (
         *("--gpus", "2", "--model", "Qwen2.5-7B", "--tuner-type", "lora", "--longest-sequence"),

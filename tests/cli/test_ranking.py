@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 SCRIPTS = ("--model-path", "/data/model", "--dataset", "/data/a.jsonl", "--output-dir")
 
 
-@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("columns", [pytest.param(80, marks=pytest.mark.slow), 100])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_golden_text(name: str, columns: int) -> None:
     ran = plan(*COMMANDS[name], columns=columns)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import small
 
@@ -28,6 +28,7 @@ def points(draw: st.DrawFn) -> Point:
     )
 
 
+@settings(max_examples=50)
 @given(st.lists(points(), min_size=1, max_size=30))
 def test_no_member_is_dominated_and_whoever_is_no_member_is_dominated_or_equalled(
     given_points: list[Point],
@@ -41,12 +42,14 @@ def test_no_member_is_dominated_and_whoever_is_no_member_is_dominated_or_equalle
         assert not dominated or any(dominates(member, point.costs) for member in costs)
 
 
+@settings(max_examples=50)
 @given(points(), points())
 def test_of_two_at_most_one_dominates(one: Point, other: Point) -> None:
     assert not dominates(one.costs, one.costs)
     assert not (dominates(one.costs, other.costs) and dominates(other.costs, one.costs))
 
 
+@settings(max_examples=50)
 @given(st.lists(points(), min_size=1, max_size=10), st.randoms(use_true_random=False))
 def test_the_order_of_the_points_changes_nothing_that_is_weighed(
     given_points: list[Point], random: st.randoms
@@ -81,6 +84,7 @@ def test_the_front_of_a_problem_begins_with_its_fastest_and_costs_speed_for_memo
         )
 
 
+@pytest.mark.slow
 def test_more_gpus_are_weighed_too() -> None:
     few, many = (small("Qwen2.5-7B", 4, gpus=gpus, recompute="full") for gpus in (2, 4))
     found = pareto_front([few, many], lambda _: None)

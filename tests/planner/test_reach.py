@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import problem, small
 
@@ -30,6 +30,7 @@ def quiet(_: str) -> None:
     pass
 
 
+@settings(max_examples=50)
 @given(st.sampled_from([1, 2, 4, 6, 8, 16]), st.integers(1, 4096))
 def test_numbers_of_gpus_are_divisors_of_a_host_then_whole_hosts(host: int, most: int) -> None:
     counts = list(gpu_counts(host, most))
@@ -45,6 +46,7 @@ def test_numbers_of_gpus_are_divisors_of_a_host_then_whole_hosts(host: int, most
     )
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 2**14 + 7), st.integers(1, 2**14))
 def test_the_longest_of_lengths_fits_and_the_next_does_not(most_steps: int, first: int) -> None:
     """Whatever the limit is, and wherever the search begins."""
@@ -65,6 +67,7 @@ def test_the_longest_of_lengths_fits_and_the_next_does_not(most_steps: int, firs
     assert len(asked) < 40
 
 
+@settings(max_examples=50)
 @given(st.sets(st.integers(1, 64)), st.integers(1, 64))
 def test_where_lengths_that_fit_have_holes_the_next_step_still_does_not_fit(
     steps: set[int], first: int
@@ -90,6 +93,7 @@ def test_the_fewest_gpus_fit_and_none_fewer_of_those_tried(fewest: Reach) -> Non
     assert [trial.num_gpus for trial in smaller] == expected[:-1]
 
 
+@pytest.mark.slow
 def test_what_is_not_searched_would_not_fit(fewest: Reach) -> None:
     skipped = [trial for trial in fewest.trials if trial.result is None]
     assert skipped
@@ -105,6 +109,7 @@ def test_larger_numbers_are_weighed_and_some_trial_is_on_the_front(fewest: Reach
     assert front and all(trial.fits for trial in front)
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_not_given_is_a_multiple_of_the_gpus_and_one_that_was_is_kept() -> None:
     """So that batches are legal on any number of hosts."""
     stated = small(
@@ -119,6 +124,7 @@ def test_a_batch_that_was_not_given_is_a_multiple_of_the_gpus_and_one_that_was_i
     assert {each.problem.workload.global_batch_size for each in kept.trials} == {6}
 
 
+@pytest.mark.slow
 def test_nothing_fits_up_to_the_most_gpus() -> None:
     with pytest.raises(NothingFitsError):
         fewest_gpus(problem("Qwen3-235B-A22B"), most=4, batch_given=False, tell=quiet)
@@ -137,6 +143,7 @@ def test_the_longest_packs_fit_and_a_step_more_does_not() -> None:
     assert fits(SMALL, longest) and not fits(SMALL, longest + LENGTH_STEP)
 
 
+@pytest.mark.slow
 def test_documents_are_no_longer_than_the_packs_that_are_tried() -> None:
     workload = replace(SMALL.workload, seq_length=2**20, mean_document_tokens=2**20)
     reach = longest_sequence(replace(SMALL, workload=workload), tell=quiet)
@@ -146,6 +153,7 @@ def test_documents_are_no_longer_than_the_packs_that_are_tried() -> None:
     )
 
 
+@pytest.mark.slow
 def test_no_length_fits() -> None:
     with pytest.raises(NothingFitsError):
         longest_sequence(small("Qwen3-30B-A3B", 4, gpus=1, memory_gib=40), tell=quiet)

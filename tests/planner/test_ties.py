@@ -1,7 +1,7 @@
 """Which layouts are tied with the first, and which of them is worth a try."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import problem
 
@@ -27,6 +27,7 @@ def profile(**seconds: float) -> Profile:
     return {**dict.fromkeys(CATEGORIES, 0.0), **seconds}
 
 
+@settings(max_examples=50)
 @given(st.lists(PROFILES, min_size=1, max_size=8), ERRORS)
 def test_the_tied_are_the_first_and_those_within_the_error_of_the_difference(
     profiles: list[Profile], errors: Profile
@@ -40,6 +41,7 @@ def test_the_tied_are_the_first_and_those_within_the_error_of_the_difference(
         assert (index in tied) == (apart <= bound)
 
 
+@settings(max_examples=50)
 @given(st.lists(PROFILES, min_size=1, max_size=8), ERRORS, st.floats(1, 10))
 def test_a_larger_error_unties_nothing(
     profiles: list[Profile], errors: Profile, factor: float
@@ -48,6 +50,7 @@ def test_a_larger_error_unties_nothing(
     assert set(tied_with_first(profiles, errors)) <= set(tied_with_first(profiles, more))
 
 
+@settings(max_examples=50)
 @given(st.lists(PROFILES, min_size=1, max_size=8), ERRORS)
 def test_the_second_to_try_is_another_and_there_is_one_if_there_is_any(
     profiles: list[Profile], errors: Profile

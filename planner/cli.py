@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,6 +17,9 @@ from planner.run import Load
 from planner.stack_cli import app as stack_app
 from planner.topology_cli import app as topology_app
 from planner.workload import Placement, Task, TunerType
+
+if TYPE_CHECKING:
+    from planner.reach import Question
 
 Value = TypeVar("Value")
 
@@ -101,12 +104,16 @@ _NOT_TOGETHER = (
 )
 
 
-def _refuse_together(context: typer.Context) -> None:
-    """Raises input.not_together."""
+def _question(context: typer.Context) -> "Question | None":
+    """What is asked but for the fastest layouts. Raises input.not_together."""
+    from planner.reach import Question
+
     given = _given_options(context)
     for flag, other in _NOT_TOGETHER:
         if flag in given and other in given:
             raise UsageError("input.not_together", flag=flag, other=other)
+    asked = (each for each in Question if f"--{each.value.replace('_', '-')}" in given)
+    return next(asked, None)
 
 
 def _downloader(allowed: bool) -> Callable[[str], Path] | None:
@@ -161,17 +168,16 @@ def search_command(
     if context.invoked_subcommand is not None:
         _refuse_options_before(context)
         return
+    from planner.commands import Scripts, Wanted, run_search
+
+    scripts = None
     if output_dir is None:
         _refuse_options_of_scripts(context)
-    from planner.commands import Scripts, Wanted, run_search
-    from planner.reach import Question
-
+    else:
+        scripts = Scripts(pick, output_dir, model_path, tuple(dataset or ()), load, site)
     check_range("--top", top, 1, MOST_PLANS)
     check_range("--gpus", gpus, *LIMITS["gpus"])
-    _refuse_together(context)
-    question = Question.LONGEST_SEQUENCE if longest_sequence else None
-    if fewest_gpus:
-        question = Question.FEWEST_GPUS
+    wanted = Wanted(top=top, pareto=pareto, question=_question(context), most_gpus=gpus)
     request = Request(
         gpus=1 if fewest_gpus else _required("--gpus", gpus),
         nodes=nodes,
@@ -191,14 +197,11 @@ def search_command(
         task=task,
         settings=tuple(settings) if settings else None,
     )
-    scripts = None
-    if output_dir is not None:
-        scripts = Scripts(pick, output_dir, model_path, tuple(dataset or ()), load, site)
     started = time.perf_counter()
     run_search(
         to_problem(request, recipe, _downloader(allow_download)),
         request.given,
-        wanted=Wanted(top=top, pareto=pareto, question=question, most_gpus=gpus),
+        wanted=wanted,
         as_json=json,
         scripts=scripts,
         clock=lambda: time.perf_counter() - started,

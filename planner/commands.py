@@ -280,6 +280,7 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
 
 def _next_steps(answer: Answer, scripts: Scripts | None, written: list[Path]) -> list[str]:
     """What a user may type next; nothing that would be refused."""
+    second = answer.ties.second if answer.ties else None
     if scripts:
         folder = quoted(str(scripts.output_dir))
         convert = f"once: bash {folder}/convert_hf_to_mcore.sh"
@@ -287,19 +288,19 @@ def _next_steps(answer: Answer, scripts: Scripts | None, written: list[Path]) ->
             f"{len(written)} files written to {folder}; its README.md says what each does",
             *([convert] if scripts.load is Load.MCORE else []),
             f"on every node: bash {folder}/train.sh",
+            *([_TRY_TOO.format(second.number)] if second and scripts.number == 1 else []),
         ]
-    problem, ties = answer.problem, answer.ties
-    if not_trained(problem.model, problem.stack) is not None:
+    if not_trained(answer.problem.model, answer.problem.stack) is not None:
         return []
     words = ["plan", *_words_of_the_answer(answer, sys.argv[1:])]
     steps = [[*words, *_FOR_SCRIPTS, "runs/NAME"]]
-    if ties is not None and ties.second is not None:
-        pick = ("--pick", str(ties.second.number))
-        steps.append([*words, *_FOR_SCRIPTS, "runs/OTHER", *pick])
+    if second is not None:
+        steps.append([*words, *_FOR_SCRIPTS, "runs/OTHER", "--pick", str(second.number)])
     return [" ".join(quoted(word) for word in step) for step in steps]
 
 
 _FOR_SCRIPTS = ("--model-path", "MODEL", "--dataset", "DATA", "--output-dir")
+_TRY_TOO = "to try plan {0} too: the same with --pick {0} and another --output-dir"
 
 
 def _words_of_the_answer(answer: Answer, words: list[str]) -> list[str]:

@@ -96,6 +96,7 @@ def _refuse_options_of_scripts(context: typer.Context) -> None:
             raise UsageError("input.needs", flag=flag, needs="--output-dir")
 
 
+_QUESTIONS = ("--fewest-gpus", "--longest-sequence")
 # What would answer the question itself, or ask another.
 _NOT_TOGETHER = (
     ("--fewest-gpus", "--nodes"),
@@ -104,16 +105,21 @@ _NOT_TOGETHER = (
 )
 
 
-def _question(context: typer.Context) -> "Question | None":
-    """What is asked but for the fastest layouts. Raises input.not_together."""
+def _question(context: typer.Context, gpus: int | None) -> "Question | None":
+    """What is asked but for the fastest layouts.
+
+    Raises UsageError: input.not_together; input.out_of_range of `gpus`, the most for the fewest.
+    """
+    given = _given_options(context)
+    if not any(flag in given for flag in _QUESTIONS):
+        return None
     from planner.reach import Question
 
-    given = _given_options(context)
+    check_range("--gpus", gpus, *LIMITS["gpus"])
     for flag, other in _NOT_TOGETHER:
         if flag in given and other in given:
             raise UsageError("input.not_together", flag=flag, other=other)
-    asked = (each for each in Question if f"--{each.value.replace('_', '-')}" in given)
-    return next(asked, None)
+    return Question.FEWEST_GPUS if "--fewest-gpus" in given else Question.LONGEST_SEQUENCE
 
 
 def _downloader(allowed: bool) -> Callable[[str], Path] | None:
@@ -170,14 +176,12 @@ def search_command(
         return
     from planner.commands import Scripts, Wanted, run_search
 
-    scripts = None
     if output_dir is None:
         _refuse_options_of_scripts(context)
-    else:
-        scripts = Scripts(pick, output_dir, model_path, tuple(dataset or ()), load, site)
+    data = tuple(dataset or ())
+    scripts = Scripts(pick, output_dir, model_path, data, load, site) if output_dir else None
     check_range("--top", top, 1, MOST_PLANS)
-    check_range("--gpus", gpus, *LIMITS["gpus"])
-    wanted = Wanted(top=top, pareto=pareto, question=_question(context), most_gpus=gpus)
+    wanted = Wanted(top=top, pareto=pareto, question=_question(context, gpus), most_gpus=gpus)
     request = Request(
         gpus=1 if fewest_gpus else _required("--gpus", gpus),
         nodes=nodes,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.assumptions import assumptions
 from planner.command import quoted, terminal_width, write_output
@@ -14,13 +15,10 @@ from planner.errors import UsageError
 from planner.evaluate import Evaluator
 from planner.inputs import check_mtp, check_range
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
-from planner.no_fit import nothing_found
-from planner.pareto import Point, pareto_front
 from planner.pipeline_layout import layout_chunks
 from planner.plan import Plan
 from planner.planning import check_plan, make_plan
 from planner.problem import Problem, Sizes, as_layout
-from planner.reach import Question, Reach, fewest_gpus, longest_sequence
 from planner.reasons import not_trained
 from planner.report.answer import Answer, answer_to_json
 from planner.report.json_ import as_json as json_text
@@ -31,6 +29,10 @@ from planner.split import even_split
 from planner.ties import error_assumptions, find_ties, with_ties
 from planner.verdict import Verdict, verdict
 from planner.yaml_files import suggestion
+
+if TYPE_CHECKING:
+    from planner.pareto import Point
+    from planner.reach import Question, Reach
 
 # What ms-swift recomputes when it is told "selective" and no modules (its default).
 SWIFT_SELECTIVE = ("core_attn",)
@@ -45,7 +47,7 @@ class Wanted:
 
     top: int = 5
     pareto: bool = False
-    question: Question | None = None
+    question: "Question | None" = None
     most_gpus: int | None = None
 
 
@@ -84,6 +86,8 @@ def run_search(
     evaluator = Evaluator(problem)
     result = reach.answer.result if reach and reach.answer.result else search(evaluator)
     if not result.ranked:
+        from planner.no_fit import nothing_found
+
         raise nothing_found(problem, result)
     ranked = result.ranked
     number = scripts.number if scripts else 1
@@ -112,25 +116,29 @@ def run_search(
 
 # What an answer gives that a user did not.
 _ANSWERED = {
-    Question.FEWEST_GPUS: ("gpus",),
-    Question.LONGEST_SEQUENCE: ("seq_length",),
+    "fewest_gpus": ("gpus",),
+    "longest_sequence": ("seq_length",),
 }
 
 
-def _reach(problem: Problem, given: Collection[str], wanted: Wanted) -> Reach | None:
+def _reach(problem: Problem, given: Collection[str], wanted: Wanted) -> "Reach | None":
     """The answer to how few GPUs, or how long packs."""
+    if wanted.question is None:
+        return None
+    from planner.reach import Question, fewest_gpus, longest_sequence
+
     if wanted.question is Question.FEWEST_GPUS:
         batch_given = "global_batch_size" in given
         return fewest_gpus(problem, most=wanted.most_gpus, batch_given=batch_given, tell=_tell)
-    if wanted.question is Question.LONGEST_SEQUENCE:
-        return longest_sequence(problem, tell=_tell)
-    return None
+    return longest_sequence(problem, tell=_tell)
 
 
-def _pareto(problem: Problem, reach: Reach | None) -> list[Point]:
+def _pareto(problem: Problem, reach: "Reach | None") -> "list[Point]":
     """The front over all numbers of GPUs that were found to fit, or over one."""
+    from planner.pareto import pareto_front
+
     problems = [problem]
-    if reach is not None and reach.question is Question.FEWEST_GPUS:
+    if reach is not None and reach.question == "fewest_gpus":
         problems = [trial.problem for trial in reach.trials if trial.fits]
     return pareto_front(problems, _tell)
 

@@ -15,7 +15,7 @@ from planner.problem import Problem
 from planner.search import SearchResult, search
 from planner.verdict import Verdict
 
-# Numbers of hosts rise by one up to twice this, then by as large a part of themselves.
+# Numbers of hosts rise by one up to twice as many, from there on by a 32nd to a 16th of themselves.
 FINE_HOSTS = 16
 LENGTH_STEP = 1024  # tokens; nobody packs to less, or to lengths between
 LARGER = (2, 4)  # multiples of the fewest GPUs that are looked at besides
@@ -96,10 +96,12 @@ def gpu_counts(host_gpus: int, most: int) -> Iterator[tuple[int, int]]:
     for gpus in range(1, host_gpus):
         if host_gpus % gpus == 0 and gpus <= most:
             yield 1, gpus
-    hosts = 1
+    hosts = step = 1
     while hosts * host_gpus <= most:
         yield hosts, host_gpus
-        hosts += max(1, 2 ** (hosts // FINE_HOSTS).bit_length() // 2)
+        while hosts >= 2 * FINE_HOSTS * step:
+            step *= 2
+        hosts += step
 
 
 def fewest_gpus(problem: Problem, *, most: int | None, batch_given: bool, tell: Tell) -> Reach:

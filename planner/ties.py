@@ -106,7 +106,7 @@ def find_ties(evaluator: Evaluator, ranked: Sequence[Candidate]) -> Ties:
 
 
 def _is_near(first: float, other: float, error: float) -> bool:
-    """Whether no error may be found that is larger: a bound that needs no profile."""
+    """Whether a profile may show a tie: what is further from the first than this is not tied."""
     bound = max(error * hypot(first, other), ASSUMED_TIE_FRACTION * max(first, other))
     return abs(other - first) <= bound * (1 + 1e-9)
 

@@ -2,19 +2,21 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.cluster import Assumption, Cluster
 from planner.errors import PlannerError
 from planner.model_spec import ModelSpec
 from planner.parameters import active_parameters, model_parameters
-from planner.pareto import Point
 from planner.plan import Plan, Reason
 from planner.problem import Problem
-from planner.reach import Reach
 from planner.report.ranking_json import point_to_json, reach_to_json, ties_to_json
 from planner.search import SearchResult
 from planner.ties import Ties
+
+if TYPE_CHECKING:
+    from planner.pareto import Point
+    from planner.reach import Reach
 
 FORMAT_VERSION = "1.0"
 
@@ -31,8 +33,8 @@ class Answer:
     search_seconds: float = 0.0
     grids_that_fit: int = 0
     ties: Ties | None = None
-    pareto: list[Point] | None = None
-    reach: Reach | None = None
+    pareto: "list[Point] | None" = None
+    reach: "Reach | None" = None
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What comes beside the ranking: ties, the Pareto front, how few GPUs, how long packs."""
+"""Tables that are asked for beside the ranking: the Pareto front, how few GPUs, how long packs."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,10 @@ from rich.text import Text
 
 from planner.pareto import Point
 from planner.reach import LENGTH_STEP, Question, Reach, Trial
-from planner.report.numbers import gib, percent, seconds
+from planner.report.numbers import gib, seconds
 from planner.report.tables import SIZES, plain_table, recompute_cell, size_cells
-from planner.ties import Ties
 
 _PER_BILLION_TOKENS = 1e9 / 3600  # hours of a GPU for seconds a token
-
-
-def ties_words(ties: Ties) -> str:
-    """How many of the ranking are tied with the first, and by what."""
-    tied = len(ties.contenders)
-    error = percent(ties.relative_error)
-    if tied == 1:
-        return f"None that fits as well is tied with 1: the model's error is {error}."
-    second = f"; try 1 and {ties.second.number}" if ties.second else ""
-    return (
-        f"{tied} are tied: their times differ by less than the model's error between two layouts, "
-        f"{error}{second}."
-    )
 
 
 def pareto_table(points: Sequence[Point]) -> Table:

@@ -1,11 +1,13 @@
 """The JSON of ties, of a Pareto front, and of how few GPUs or how long packs fit."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from planner.pareto import Point
 from planner.plan import layout_to_json
-from planner.reach import Reach, Trial
 from planner.ties import Contender, Ties
+
+if TYPE_CHECKING:
+    from planner.pareto import Point
+    from planner.reach import Reach, Trial
 
 
 def ties_to_json(ties: Ties) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def _contender(contender: Contender) -> dict[str, Any]:
     }
 
 
-def point_to_json(point: Point) -> dict[str, Any]:
+def point_to_json(point: "Point") -> dict[str, Any]:
     """A member of the front, with what is weighed."""
     return {
         "layout": layout_to_json(point.layout),
@@ -38,7 +40,7 @@ def point_to_json(point: Point) -> dict[str, Any]:
     }
 
 
-def reach_to_json(reach: Reach) -> dict[str, Any]:
+def reach_to_json(reach: "Reach") -> dict[str, Any]:
     """All that was tried."""
     return {
         "question": reach.question.value,
@@ -46,7 +48,7 @@ def reach_to_json(reach: Reach) -> dict[str, Any]:
     }
 
 
-def _trial(reach: Reach, trial: Trial) -> dict[str, Any]:
+def _trial(reach: "Reach", trial: "Trial") -> dict[str, Any]:
     """What was tried and its best layout; null where there is none."""
     plan, cluster, workload = trial.plan, trial.problem.cluster, trial.problem.workload
     return {

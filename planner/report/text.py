@@ -1,6 +1,7 @@
 """The answer as text: a header, a table, the winner in detail, and what to do next."""
 
 from io import StringIO
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -18,19 +19,16 @@ from planner.releases import out_of_range
 from planner.report.answer import Answer
 from planner.report.links import link_words
 from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
-from planner.report.ranking import (
-    pareto_table,
-    pareto_words,
-    reach_table,
-    reach_words,
-    ties_words,
-)
 from planner.report.tables import SIZES, plain_table, recompute_cell, size_cells
-from planner.report.trust import odds, trust
+from planner.report.trust import odds, ties_words, trust
 from planner.settings import Settings
 from planner.ties import words_of
 from planner.verdict import MARGIN_FRACTION
 from planner.workload import Task, TunerType
+
+if TYPE_CHECKING:
+    from planner.pareto import Point
+    from planner.reach import Reach
 
 FULL_WIDTH = 100
 _GROUPS = {term.id: term.group for term in TERMS}
@@ -53,16 +51,12 @@ def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str
     )
     _print_header(answer, out)
     if answer.reach is not None:
-        out.print()
-        out.print(reach_table(answer.reach))
-        out.print(Text(reach_words(answer.reach)))
+        _print_reach(answer.reach, out)
     if answer.search is not None:
         out.print()
         _print_table(answer, out, width >= FULL_WIDTH)
     if answer.pareto is not None:
-        out.print()
-        out.print(Text(pareto_words(answer.pareto)))
-        out.print(pareto_table(answer.pareto))
+        _print_pareto(answer.pareto, out)
     for plan in answer.plans[:1]:
         out.print()
         _print_plan(answer.problem, plan, out, numbered=answer.search is not None)
@@ -71,6 +65,22 @@ def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str
     if next_steps:
         _print_pairs(out, [("Next", step) for step in next_steps])
     return "".join(line.rstrip() + "\n" for line in whole.getvalue().splitlines())
+
+
+def _print_reach(reach: "Reach", out: Console) -> None:
+    from planner.report.ranking import reach_table, reach_words
+
+    out.print()
+    out.print(reach_table(reach))
+    out.print(Text(reach_words(reach)))
+
+
+def _print_pareto(points: "list[Point]", out: Console) -> None:
+    from planner.report.ranking import pareto_table, pareto_words
+
+    out.print()
+    out.print(Text(pareto_words(points)))
+    out.print(pareto_table(points))
 
 
 def _print_pairs(out: Console, pairs: list[tuple[str, str]]) -> None:

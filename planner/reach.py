@@ -106,7 +106,7 @@ def gpu_counts(host_gpus: int, most: int) -> Iterator[tuple[int, int]]:
 
 def fewest_gpus(problem: Problem, *, most: int | None, batch_given: bool, tell: Tell) -> Reach:
     """The fewest GPUs that a problem fits, of `gpu_counts` up to `most`; and multiples of them, to
-    weigh time against cost. A batch that was not given grows to a multiple of the GPUs.
+    weigh time against cost. A batch that was not given grows until each GPU gets as many packs.
 
     Raises NothingFitsError: nofit.error; UsageError: input.batch, input.nothing_legal,
     input.never_legal.
@@ -147,9 +147,10 @@ def _until_it_fits(stated: list[Problem], least_gpus: float, tell: Tell) -> list
 def _on(problem: Problem, hosts: int, gpus_per_node: int, batch_given: bool) -> Problem:
     """The problem on so many hosts."""
     cluster = replace(problem.cluster, num_nodes=hosts, gpus_per_node=gpus_per_node)
-    workload, gpus = problem.workload, cluster.num_gpus
+    workload = problem.workload
     if not batch_given:
-        batch = -(-workload.global_batch_size // gpus) * gpus
+        unit = cluster.num_gpus * (workload.micro_batch_size or 1)
+        batch = -(-workload.global_batch_size // unit) * unit
         workload = replace(workload, global_batch_size=batch)
     return replace(problem, cluster=cluster, workload=workload)
 

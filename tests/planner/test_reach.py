@@ -113,14 +113,19 @@ def test_larger_numbers_are_weighed_and_some_trial_is_on_the_front(fewest: Reach
 def test_a_batch_that_was_not_given_is_a_multiple_of_the_gpus_and_one_that_was_is_kept() -> None:
     """So that batches are legal on any number of hosts."""
     stated = small(
-        "Qwen3-30B-A3B", 4, memory_gib=14, tuner_type=TunerType.LORA, global_batch_size=6
+        "Qwen3-30B-A3B",
+        4,
+        memory_gib=14,
+        tuner_type=TunerType.LORA,
+        global_batch_size=6,
+        micro_batch_size=2,
     )
     grown, kept = (
         fewest_gpus(stated, most=8, batch_given=given_one, tell=quiet)
         for given_one in (False, True)
     )
     sizes = {each.num_gpus: each.problem.workload.global_batch_size for each in grown.trials}
-    assert len(sizes) > 2 and all(batch % gpus == 0 for gpus, batch in sizes.items())
+    assert len(sizes) > 2 and all(batch % (2 * gpus) == 0 for gpus, batch in sizes.items())
     assert {each.problem.workload.global_batch_size for each in kept.trials} == {6}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from measure.verify import machine, peers, readings, release, routing, trace
+from measure.verify import fused_gradients, machine, peers, readings, release, routing, trace
 from measure.verify.row import Row
 
 TRACED_SECONDS = 2.0  # a step that takes longer is not traced: tracing takes a multiple of it
@@ -30,6 +30,7 @@ def prepare() -> None:
     later processes wait (megatron-core 0.18.1, tensor_parallel/random.py:65-75).
     """
     peers.enter_world(1, 0)
+    fused_gradients.stand_in()
     from megatron.core.tensor_parallel import random
 
     if torch.cuda.is_available() and hasattr(random, "_get_share_storage"):
@@ -98,6 +99,7 @@ def _train(row: Row, trainer: Any, result: Result, traced: bool) -> None:
     tokens = routing.ExpertTokens(models)
     data = run.feed(row, trainer)
     result |= {"num_microbatches": arguments.num_microbatches, **_counts(trainer)}
+    result["fused_gradients"] = arguments.gradient_accumulation_fusion
     result["after_build"] = readings.read()
     steps = result["steps"] = []
     while len(steps) < row.steps and (len(steps) < 2 or steps[-1]["seconds"] < LONG_SECONDS):

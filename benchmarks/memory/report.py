@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from design_errors import design_page, nine_of_ten, set_aside
+from design_errors import design_page, first_look, nine_of_ten
 from peer_errors import peers_table
 from sft_rows import RealRank, real_ranks
 
@@ -227,20 +227,20 @@ def p90(ranks: list[Rank], quantity: str) -> tuple[float, int]:
 def confidence(ranks: list[Rank]) -> str:
     """The text of planner/data/confidence.yaml; what is not in it was not measured."""
     lines = [
-        "# Errors of predictions on the ranks of benchmarks/memory/design.jsonl that no constant",
-        "# was fitted to, but which were looked at; the README.md there has each, and the script",
-        "# beside it wrote this. Calibrated: terms and constants were read off other ranks of the",
-        "# same stack. device_used is without NCCL, which these ranks did not run.",
+        "# Errors of predictions on the ranks of benchmarks/memory/fresh.jsonl, as they were",
+        "# before anybody had looked at them; the README.md there has each, and the script beside",
+        "# it wrote this. Calibrated: terms and constants were read off other ranks of the same",
+        "# stack. device_used is without NCCL, which these ranks did not run.",
         "measured:",
     ]
-    aside = set_aside()
-    exact = all(each.parameters.total == each.result["parameters"] for each in aside)
-    entries = [("stages.parameters", "measured", 0.0, len(aside))] if exact else []
+    clean = first_look()
+    exact = all(each.parameters.total == each.result["parameters"] for each in clean)
+    entries = [("stages.parameters", "measured", 0.0, len(clean))] if exact else []
     for name, quantity in QUANTITIES.items():
         if name == "compute_seconds":
             error, number = p90(ranks, name)
         else:
-            errors = [abs(each.error(name)) for each in aside]
+            errors = [abs(each.error(name)) for each in clean]
             error, number = nine_of_ten(errors), len(errors)
         entries.append((quantity.path, "calibrated", error, number))
     for path, grade, error, number in entries:

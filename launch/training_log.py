@@ -22,6 +22,7 @@ from typing import Any
 from planner.units import GIB, MILLI
 
 LONGEST_LINE = 100_000  # characters; a step takes a few hundred
+MOST_STEPS = 10**9  # more is no number of a step
 
 _PRINTED = re.compile(r"\{'.*'iteration': '\d+/\d+'.*\}")
 _MEGATRON = re.compile(r"\biteration +(\d+)/ *(\d+) \|(.*)")
@@ -58,6 +59,8 @@ def read_steps(lines: Iterable[str]) -> Iterator[Step]:
             counted = row["iteration"] if "iteration" in row else row["global_step/max_steps"]
             iteration, total = map(int, str(counted).split("/"))
         except (ValueError, KeyError):
+            continue
+        if not 0 <= iteration <= MOST_STEPS:
             continue
         memory = _number(row, _MEMORY)
         milliseconds = _number(row, ("elapsed time per iteration (ms)",))

@@ -114,7 +114,7 @@ def trained_runs(logs: Sequence[Path], runs: Sequence[Path], topology: str | Non
 def _beside(log: Path) -> Path:
     """The run folder of a log, its own folder or one above. Raises UsageError: calibrate.no_run."""
     above = list(log.absolute().parents)[:FOLDERS_ABOVE]
-    for folder in above:
+    for folder in (*list(log.parents)[:FOLDERS_ABOVE], *above):  # as it was typed, if it can be
         if (folder / RUN).is_file():
             return folder
     raise UsageError("calibrate.no_run", path=log)

@@ -175,11 +175,11 @@ Written by `python benchmarks/steptime/two_gpus_report.py`; a test holds it up t
 `two_gpus.jsonl` lists {number} layouts, before any was measured:
 {models}.
 Every grid, pipeline and micro-batch that breaks no rule of the planner and fits two H100s, with
-nothing recomputed or everything; all steps have {tokens} tokens. `two_gpus_run.py` trains each with the real
-`megatron sft`, three rounds in three orders, and resumes where it was cut off. The median of warm
-steps counts. Pairs that are closer than the noise of repeats are left out. To be reached: Kendall's
-tau of {tau} and better than the naive order (least TP, then least recomputation), and a first
-choice within {close} % of the fastest.
+nothing recomputed or everything; all steps have {tokens} tokens. `two_gpus_run.py` trains each with
+the real `megatron sft`, three rounds in three orders, and goes on where it was cut off. The median
+of warm steps counts. Pairs that are closer than the noise of repeats are left out. To be reached:
+Kendall's tau of {tau} and better than the naive order (least TP, then least recomputation), and a
+first choice within {close} % of the fastest.
 
 | model | layouts | EP2 | TP2 | PP2 | CP2 |
 | --- | ---: | ---: | ---: | ---: | ---: |

@@ -198,7 +198,7 @@ def _log_to_json(each: Trained, found: Fit | None, topology: str) -> dict[str, A
 
 
 def _reserved(each: Trained) -> float:
-    """Of the fullest rank; ms-swift before 4.0 logs the last one's."""
+    """Of the rank whose memory is logged: the fullest, or by ms-swift before 4.0 the last."""
     reserved = [float(stage.memory_bytes["peak_reserved"]) for stage in each.run.plan.stages]
     return reserved[-1] if each.run.stack.dialect.startswith("3.") else max(reserved)
 

@@ -56,6 +56,10 @@ class Trained:
         calibration = calibration or self.problem.cluster.calibration
         return step_time(self.problem, self.run.plan.layout, calibration)
 
+    def predicted_seconds(self, calibration: Calibration) -> float:
+        """Of a step."""
+        return self.predicted(calibration).total
+
 
 def run_calibrate(
     logs: Sequence[Path],
@@ -133,7 +137,7 @@ def fitted(trained: Sequence[Trained]) -> Fit | None:
     """Factors of all logs with enough steps; None: there are none."""
     observed = [
         Observed(
-            predict=lambda calibration, each=each: each.predicted(calibration).total,  # type: ignore[misc]  # bound early
+            predict=each.predicted_seconds,
             seconds=each.measured.step_seconds - each.data_seconds,
             relative_noise=each.measured.relative_noise,
         )

@@ -93,7 +93,7 @@ def _measured(log: dict[str, Any]) -> Iterator[tuple[str, str]]:
         planned, used = predicted["reserved_bytes"], seen["reserved_bytes"]
         yield (
             "Memory",
-            f"predicted {gib(planned)} GiB reserved on the rank that is logged, measured {gib(used)} "
+            f"predicted {gib(planned)} GiB reserved on the rank that is logged, seen {gib(used)} "
             f"({planned / used - 1:+.1%})",
         )
 

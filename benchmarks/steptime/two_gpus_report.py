@@ -7,6 +7,7 @@ holds the page up to date.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -237,7 +238,9 @@ def _counted(model: str, entries: Sequence[Entry]) -> str:
 
 def _measured() -> Iterator[str]:
     results = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    about = next(each for each in results if each["seconds"])
+    (gpus, _), *_ = Counter(tuple(each["gpus"]) for each in results).most_common()
+    results = [each for each in results if tuple(each["gpus"]) == gpus]
+    about = results[-1]
     yield f"\nMeasured on {', '.join(about['gpus'])}: {about['stack']}, {about['date']}.\n"
     for model in MODELS:
         rows = compared(model, results)

@@ -4,7 +4,7 @@
 
 MODEL_FOLDER has a tokenizer and no weights that matter. Rounds follow one another, each with every
 layout once in an order of its own by lot, so that a machine that slows down slows all of them. What
-RESULTS has already is not run again: several sessions make three rounds together. RESULTS gets a
+RESULTS has already of such GPUs is not run again: several calls make three rounds together. RESULTS gets a
 JSON line a run. ONLY runs the entries whose id begins so.
 """
 
@@ -135,7 +135,8 @@ def main(models: str, results: str, seconds: str, only: str = "") -> None:
     """Run what is not done, as long as there is time."""
     deadline, page = time.time() + float(seconds), Path(results)
     about = machine()
-    for number, entry in to_do(lines(page), only):
+    done = [each for each in lines(page) if each["gpus"] == about["gpus"]]
+    for number, entry in to_do(done, only):
         began = time.time()
         if deadline - began < LEAST_SECONDS:
             print("no time left", flush=True)

@@ -107,7 +107,7 @@ def compared(model: str, results: Sequence[dict[str, Any]]) -> list[Compared]:
     """Every layout of a model that was measured."""
     found = []
     for entry in listed():
-        runs = [each for each in results if each["id"] == entry.row.id and each["seconds"]]
+        runs = [each for each in results if each["id"] == entry.row.id and each["status"] == 0]
         if entry.model == model and runs:
             warm = [median(each["seconds"][COLD_STEPS - 1 :]) for each in runs]
             found.append(_compared(entry, tuple(warm)))
@@ -254,6 +254,10 @@ def _measured() -> Iterator[str]:
             f"{of_plan.tau:.2f} over {of_plan.pairs} pairs; naive order {naive.tau:.2f}. The first "
             f"choice is {first_choice(rows):.1%} slower than the fastest.\n\n"
         )
+        missing = {entry.row.id for entry in listed() if entry.model == model}
+        missing -= {row.id for row in rows}
+        if missing:
+            yield f"Without a whole run, and in no pair: {', '.join(sorted(missing))}.\n\n"
         yield "| layout | predicted, s | measured, s | error | repeats |\n"
         yield "| --- | ---: | ---: | ---: | ---: |\n"
         for row in sorted(rows, key=lambda row: row.measured):

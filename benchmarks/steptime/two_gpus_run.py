@@ -4,8 +4,8 @@
 
 MODEL_FOLDER has a tokenizer and no weights that matter. Rounds follow one another, each with every
 layout once in an order of its own by lot, so that a machine that slows down slows all of them. What
-RESULTS has already of such GPUs is not run again: several calls make three rounds together. RESULTS gets a
-JSON line a run. ONLY runs the entries whose id begins so.
+RESULTS has already of such GPUs is not run again: several calls make three rounds together. It gets
+a JSON line a run. ONLY runs the entries whose id begins so.
 """
 
 import json

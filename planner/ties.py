@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import erf, exp, hypot, pi, sqrt
 
-from planner.cluster import Assumption
 from planner.candidates import Candidate
+from planner.cluster import Assumption
 from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.plan import Plan, Reason

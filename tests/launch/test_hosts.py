@@ -163,6 +163,25 @@ def test_when_one_node_fails_all_stop_and_say_why(cluster: Cluster) -> None:
     assert cluster.left() == []
 
 
+@pytest.mark.parametrize(
+    ("ended", "state"),
+    [
+        ("69 ", "failed with status 69 train.sh: no megatron here"),
+        ("1 ", "failed with status 1 "),
+        ("143 because node-1 failed", "failed with status 143 because node-1 failed"),
+    ],
+)
+def test_a_node_that_the_scripts_stopped_says_why(cluster: Cluster, ended: str, state: str) -> None:
+    """Their last line is the reason; the last one of ms-swift says nothing."""
+    folder = cluster.run / "launch" / "a1"
+    folder.mkdir(parents=True)
+    (folder / "node-0.ended").write_text(f"{ended}\n")
+    (folder / "node-0.log").write_text("megatron sft\ntrain.sh: no megatron here\n")
+    words = ["bash", str(cluster.run / "on_host.sh"), "state", "a1", "0"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert said == f"{state}\n"
+
+
 @pytest.mark.slow
 def test_a_killed_node_script_leaves_no_process_anywhere(cluster: Cluster) -> None:
     cluster.submit()
@@ -244,7 +263,8 @@ def test_a_host_without_the_run_folder_is_named(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("hosts", "words"),
     [
-        ("a", "for 2 nodes, and 1 hosts are given: a"),
+        ("a", "for 2 nodes, not for 1 hosts (a)"),
+        ("a,a", "a is given for two nodes"),
         ("a,-oProxyCommand=x", "must be a machine's name or address"),
         ("a,b c", "must be a machine's name or address"),
     ],

@@ -19,7 +19,9 @@ from recorder import LAUNCHER
 from runs import make_run
 
 from launch.hosts import HostsBackend
+from launch.jobs import BackendName
 from launch.run_folder import write_run_folder
+from launch.submission import Submission, write_submission
 from planner.run import Load
 from planner.site import Hosts, Site
 
@@ -164,22 +166,27 @@ def test_when_one_node_fails_all_stop_and_say_why(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended", "state"),
+    ("ended", "detail"),
     [
-        ("69 ", "failed with status 69 train.sh: no megatron here"),
-        ("1 ", "failed with status 1 "),
-        ("143 because node-1 failed", "failed with status 143 because node-1 failed"),
+        ("69 ", "with status 69 train.sh: no megatron here"),
+        ("1 ", "with status 1"),
+        ("143 because node-1 failed", "with status 143 because node-1 failed"),
     ],
 )
-def test_a_node_that_the_scripts_stopped_says_why(cluster: Cluster, ended: str, state: str) -> None:
+def test_a_node_that_the_scripts_stopped_says_why(
+    cluster: Cluster, ended: str, detail: str
+) -> None:
     """Their last line is the reason; the last one of ms-swift says nothing."""
     folder = cluster.run / "launch" / "a1"
     folder.mkdir(parents=True)
     (folder / "node-0.ended").write_text(f"{ended}\n")
     (folder / "node-0.log").write_text("megatron sft\ntrain.sh: no megatron here\n")
-    words = ["bash", str(cluster.run / "on_host.sh"), "state", "a1", "0"]
-    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert said == f"{state}\n"
+    hosts, handle = ("localhost", "localhost"), f"hosts://{cluster.run}#a1"
+    last = Submission(backend=BackendName.HOSTS, id="a1", hosts=hosts, handle=handle)
+    write_submission(cluster.run, last)
+    first, second = cluster.answer("status", cluster.run)["nodes"]
+    assert (first["state"], first["detail"].strip()) == ("failed", detail)
+    assert second["state"] == "waiting"
 
 
 @pytest.mark.slow

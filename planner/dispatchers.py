@@ -37,10 +37,10 @@ class _Backend(StrictModel):
 
 
 class Elsewhere(StrictModel):
-    """What other software could do for a layout, and what it needs."""
+    """What other software could do for a layout, and by which flag."""
 
     what: str
-    needs: str
+    flag: str
     dispatcher: str
     hides_experts: bool
 

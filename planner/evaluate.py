@@ -58,11 +58,18 @@ class Evaluator:
         # When a stage may be at its fullest: the optimizer step needs no more than the layers do
         # (tests hold it), unless it widens its states.
         self.decisive = (*RUNNING, Moment.OPTIMIZER) if self.states.widened else RUNNING
+        self._others: dict[Overlap, Evaluator] = {}
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
+
+    def with_overlap(self, overlap: Overlap) -> "Evaluator":
+        """The same problem with other overlaps, kept."""
+        if overlap not in self._others:
+            self._others[overlap] = Evaluator(self.problem, overlap)
+        return self._others[overlap]
 
     def pipeline(
         self, sizes: GridSizes, split: PipelineSplit, dispatcher: str = "alltoall"

@@ -228,7 +228,8 @@ class GridBatch:
         found = self._recomputed.get(key)
         if found is None:
             shape = self.shapes[stage]
-            kept = self.layers.stage(counts, recompute, imbalanced=self.skewed)
+            chunks = shape.num_virtual_stages
+            kept = self.layers.stage(counts, chunks, recompute, imbalanced=self.skewed)
             _fill(shape, kept)
             sizes = [
                 (moment, decided + level_bytes(shape, "recompute", moment))
@@ -333,7 +334,9 @@ class BatchView:
                 shape = replace(decisive)
             for each in (shape, decisive):
                 imbalanced = batch.skewed and each is decisive
-                _fill(each, self._layers.stage(counts, recompute, imbalanced=imbalanced))
+                chunks = each.num_virtual_stages
+                kept = self._layers.stage(counts, chunks, recompute, imbalanced=imbalanced)
+                _fill(each, kept)
                 each.in_flight = self._in_flight[stage]
             found.append(
                 stage_memory(

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.arguments import Folders
-from launch.progress import Progress, Step, planned_reserved, read_steps, since_last_start, strays
+from launch.progress import Progress, planned_reserved, strays
+from launch.training_log import Step, read_steps, since_last_start
 from planner.command import write_output
 from planner.errors import UsageError
 from planner.plan import Reason
@@ -149,8 +150,8 @@ def _line(watcher: Watcher) -> str:
     if watcher.progress is None:
         path = watcher.log.path
         seen = path.parent.is_dir()
-        hint = "" if seen else " (its folder is not here: watch where the storage is mounted)"
-        return f"no step yet in {path}{hint}\n"
+        hint = "" if seen else " (its folder is not here: not started, or not mounted here)"
+        return f"no step yet in {path}{hint}; moe-launch status and logs say what the nodes do\n"
     return f"{step_line(watcher.progress)}\n"
 
 

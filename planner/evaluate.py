@@ -38,46 +38,54 @@ from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView
 from planner.stage_shape import Moment, StageShape, stage_shape
-from planner.step_time import Once, Overlap, StepTime, gradient_buckets
+from planner.step_time import Once, Overlap, StepTime, gradient_buckets, recipe_overlap
 
 
 class Evaluator:
-    """Memory and time of the layouts of one problem."""
+    """Memory and time of the layouts of one problem, with what its stack overlaps, or `overlap`."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, overlap: Overlap | None = None) -> None:
         self.problem = problem
         self.compute = Compute(
             problem.model,
-            rates(problem.cluster.gpu),
-            launch_seconds(),
+            rates(problem.cluster.gpu, problem.cluster.calibration),
+            launch_seconds(problem.cluster.calibration),
             fused_gradients=problem.stack.apex,
         )
         self.layers = LayerViews(problem, self.compute)
-        self.overlap = Overlap(
-            problem.recipe.overlap_grad_reduce, problem.recipe.overlap_param_gather
-        )
+        self.overlap = overlap or recipe_overlap(problem.recipe)
         self.states = state_bytes(problem.settings)
         # When a stage may be at its fullest: the optimizer step needs no more than the layers do
         # (tests hold it), unless it widens its states.
         self.decisive = (*RUNNING, Moment.OPTIMIZER) if self.states.widened else RUNNING
+        self._others: dict[Overlap, Evaluator] = {}
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
 
-    def pipeline(self, sizes: GridSizes, split: PipelineSplit) -> "PipelineView":
+    def with_overlap(self, overlap: Overlap) -> "Evaluator":
+        """The same problem with other overlaps, kept."""
+        if overlap not in self._others:
+            self._others[overlap] = Evaluator(self.problem, overlap)
+        return self._others[overlap]
+
+    def pipeline(
+        self, sizes: GridSizes, split: PipelineSplit, dispatcher: str = "alltoall"
+    ) -> "PipelineView":
         """The view of a grid with a split."""
         view = self.split_view(split)
-        key = (sizes, view.layers_by_stage)
+        key = (sizes, view.layers_by_stage, dispatcher)
         if key not in self._grids:
-            self._grids[key] = GridView(self, sizes, split)
+            self._grids[key] = GridView(self, sizes, split, dispatcher)
         return PipelineView(self._grids[key], view)
 
     def batch(self, layout: Layout) -> "BatchView":
         """The view that a layout is evaluated in."""
         sizes = (layout.tp, layout.cp, layout.pp, layout.ep, layout.etp)
-        return self.pipeline(sizes, layout.split).batch(layout.micro_batch_size)
+        pipeline = self.pipeline(sizes, layout.split, layout.dispatcher)
+        return pipeline.batch(layout.micro_batch_size)
 
     def split(self, num_stages: int, num_virtual_stages: int) -> PipelineSplit | None:
         """The best split of the layers, solved once for each pair of sizes, or the one named."""
@@ -113,14 +121,18 @@ class Evaluator:
 class GridView:
     """A grid with so many layers on every stage: parameters and what follows from them."""
 
-    def __init__(self, evaluator: Evaluator, sizes: GridSizes, split: PipelineSplit) -> None:
+    def __init__(
+        self, evaluator: Evaluator, sizes: GridSizes, split: PipelineSplit, dispatcher: str
+    ) -> None:
         problem = evaluator.problem
         self.evaluator, self.problem, self.sizes = evaluator, problem, sizes
         tp, cp, pp, ep, etp = sizes
         world = problem.cluster.num_gpus
         self.dp = world // (tp * cp * pp)
         self.groups = evaluator.groups(sizes)
-        self.communication = Communication(problem.cluster, self.groups)
+        self.communication = Communication(
+            problem.cluster, self.groups, evaluator.overlap, dispatcher
+        )
         layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
         self.shapes = [stage_shape(problem, layout, stage, evaluator.states) for stage in range(pp)]
         self.static_bytes = [
@@ -165,8 +177,9 @@ class GridView:
 Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
 
 
-def _fill(shape: StageShape, kept: StageActivations) -> None:
-    """Fill in what recomputation decides."""
+def _fill(shape: StageShape, kept: StageActivations, num_virtual_stages: int) -> None:
+    """Fill in what the number of chunks and recomputation decide: schedules share the shape."""
+    shape.num_virtual_stages = num_virtual_stages
     rotary = shape.num_virtual_stages * shape.rotary_bytes if kept.whole_layers else 0.0
     shape.saved_bytes, shape.checkpoint_bytes = kept.saved + rotary, kept.checkpoint
     shape.checkpoints_bytes, shape.whole_checkpoints_bytes = (
@@ -210,15 +223,16 @@ class GridBatch:
             overlap=evaluator.overlap,
         )
 
-    def recomputed(self, stage: int, counts: LayerCounts, recompute: Recompute) -> "Recomputed":
+    def recomputed(
+        self, stage: int, counts: LayerCounts, recompute: Recompute, num_virtual_stages: int
+    ) -> "Recomputed":
         """What a choice of recomputation makes of a stage, at the workload's imbalance."""
-        key = (stage, counts, recompute.modules)
+        key = (stage, counts, recompute.modules, num_virtual_stages)
         found = self._recomputed.get(key)
         if found is None:
             shape = self.shapes[stage]
-            chunks = shape.num_virtual_stages
-            kept = self.layers.stage(counts, chunks, recompute, imbalanced=self.skewed)
-            _fill(shape, kept)
+            kept = self.layers.stage(counts, num_virtual_stages, recompute, imbalanced=self.skewed)
+            _fill(shape, kept, num_virtual_stages)
             sizes = [
                 (moment, decided + level_bytes(shape, "recompute", moment))
                 for moment, decided in self.decided_bytes[stage]
@@ -296,11 +310,11 @@ class BatchView:
     def device_used(self, recompute: Recompute) -> float:
         """Device memory of the fullest stage, in bytes: what decides fit."""
         batch, most = self._batch, 0.0
-        counts = self._split.counts(recompute)
+        counts, chunks = self._split.counts(recompute), self._schedule.num_virtual_stages
         for stage in self._split.decisive:
             shape = batch.shapes[stage]
-            kept, decided = batch.recomputed(stage, counts[stage], recompute)
-            _fill(shape, kept)
+            kept, decided = batch.recomputed(stage, counts[stage], recompute, chunks)
+            _fill(shape, kept, chunks)
             shape.in_flight = self._in_flight[stage]
             fullest, size = decided[0][0], 0.0
             for moment, so_far in decided:
@@ -315,16 +329,15 @@ class BatchView:
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
         batch, found = self._batch, []
-        cluster = self._grid.problem.cluster
+        cluster, chunks = self._grid.problem.cluster, self._schedule.num_virtual_stages
         for stage, counts in enumerate(self._split.counts(recompute)):
             shape = decisive = batch.shapes[stage]
             if batch.skewed:
                 shape = replace(decisive)
             for each in (shape, decisive):
                 imbalanced = batch.skewed and each is decisive
-                chunks = each.num_virtual_stages
                 kept = self._layers.stage(counts, chunks, recompute, imbalanced=imbalanced)
-                _fill(each, kept)
+                _fill(each, kept, chunks)
                 each.in_flight = self._in_flight[stage]
             found.append(
                 stage_memory(

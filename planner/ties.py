@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import erf, exp, hypot, pi, sqrt
 
+from planner.candidates import Candidate
 from planner.cluster import Assumption
 from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.plan import Plan, Reason
 from planner.planning import confidence
-from planner.search import ASSUMED_TIE_FRACTION, Candidate
+from planner.search import ASSUMED_TIE_FRACTION
 from planner.step_time import CATEGORIES
 
 # What nine of ten predictions of communication and bubbles are within: nobody compared them with

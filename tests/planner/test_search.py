@@ -223,6 +223,17 @@ def test_a_search_says_the_same_every_time(both: Both) -> None:
     assert again.nearest_miss == result.nearest_miss
 
 
+def test_a_layout_takes_what_it_takes_whatever_was_evaluated_before() -> None:
+    """Chunks of a stage: schedules of one grid share what does not depend on them."""
+    stated = small("Qwen3-30B-A3B", 8, gpus=4, memory_gib=141, global_batch_size=8)
+    evaluator = Evaluator(stated)
+    layouts = [each.layout(stated) for each in search(evaluator).ranked]
+    assert {layout.vpp for layout in layouts} > {1}
+    for layout in layouts:
+        used = evaluator.batch(layout).memory(layout.recompute)
+        assert used == Evaluator(stated).batch(layout).memory(layout.recompute)
+
+
 def test_problems_differ_in_what_fits() -> None:
     """So that these tests hold something: all fits, some fits, nothing fits."""
     results = {name: search(Evaluator(stated)) for name, stated in PROBLEMS.items()}

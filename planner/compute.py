@@ -189,9 +189,11 @@ class Compute:
         self._lora = lora
 
     def layer(
-        self, shape: LayerShape, kind: LayerKind, tp: int, document_tokens: int
+        self, shape: LayerShape, kind: LayerKind, tp: int, ep: int, document_tokens: int
     ) -> LayerSeconds:
-        """Seconds of one layer and microbatch of a rank."""
+        """Seconds of one layer and microbatch of a rank. The shape may be one of another EP: only
+        what TP, CP and ETP decide is read from it."""
+        local_experts = shape.experts // ep
         parts = [part for part in layer_parts(self._model, kind) if part.linear is not None]
         routed = [part for part in parts if part.sharding is Sharding.EXPERT]
         others = [part for part in parts if part.id.startswith(("mlp.", "shared_"))]
@@ -199,9 +201,9 @@ class Compute:
         core = self._core(shape, kind, document_tokens)
         ups = self._products(shape, [part for part in attention if "_up_" in part.id], tp)
         beside = self._dense(shape, others, tp)
-        feed_forward = beside + self._sparse(shape) if shape.is_moe else beside
+        feed_forward = beside + self._sparse(shape, local_experts) if shape.is_moe else beside
         if self._lora:
-            feed_forward += self._adapters(shape, [*routed, *others], tp)
+            feed_forward += self._adapters(shape, [*routed, *others], tp, local_experts)
         return LayerSeconds(
             is_moe=shape.is_moe,
             attention=self._attention(shape, attention, tp) + core,
@@ -257,10 +259,10 @@ class Compute:
         }
         passes = self._passes(self._between.attention, elements, launches)
         if self._lora:
-            passes += self._adapters(shape, parts, tp)
+            passes += self._adapters(shape, parts, tp, 0)
         return self._products(shape, parts, tp) + passes
 
-    def _adapters(self, shape: LayerShape, parts: list[Part], tp: int) -> PartSeconds:
+    def _adapters(self, shape: LayerShape, parts: list[Part], tp: int, local: int) -> PartSeconds:
         """LoRA's adapters of linear layers."""
         host = self._host
         elements = {"inputs": 0.0, "outputs": 0.0}
@@ -271,7 +273,7 @@ class Compute:
             rows: float = shape.tokens
             if part.sharding is Sharding.EXPERT:
                 rows, shards = shape.routed_rows, shape.expert_tensor_parallel_size
-                launches.append((shape.local_experts, host.expert_adapter))
+                launches.append((local, host.expert_adapter))
             else:
                 shards = 1 if kind is LinearKind.DUPLICATED else tp
             column = kind is LinearKind.COLUMN
@@ -316,10 +318,9 @@ class Compute:
         passes = self._passes(self._between.dense, elements, launches)
         return self._products(shape, parts, tp) + passes
 
-    def _sparse(self, shape: LayerShape) -> PartSeconds:
+    def _sparse(self, shape: LayerShape, local: int) -> PartSeconds:
         """Router, permutation and routed experts."""
         between, host, rates = self._between, self._host, self._rates
-        local = shape.local_experts
         rows = (shape.sent_rows + shape.routed_rows) / 2
         elements = {
             "hidden": shape.sharded_tokens * shape.hidden,

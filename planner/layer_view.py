@@ -253,7 +253,7 @@ class LayerViews:
         balanced, imbalanced, activations = self._shapes[key]
         if (*key, ep) not in self._seconds:
             self._seconds[*key, ep] = self._compute.layer(
-                imbalanced, kind, tp, workload.document_tokens
+                imbalanced, kind, tp, ep, workload.document_tokens
             )
         return LayerView(
             shape=balanced,

@@ -349,6 +349,7 @@ class Compute:
         self, passes: BothWays, elements: Mapping[str, float], launches: list[tuple[int, Launch]]
     ) -> PartSeconds:
         """What runs between products, and what the host takes for the part."""
+        launch = MILLI * self._rates.launch
         forward, backward = (
             way.microseconds * MICRO
             + self._pass_seconds
@@ -358,8 +359,8 @@ class Compute:
         return PartSeconds(
             forward=forward,
             backward=backward,
-            forward_launch=MILLI * sum(number * each.forward for number, each in launches),
-            backward_launch=MILLI * sum(number * each.backward for number, each in launches),
+            forward_launch=launch * sum(number * each.forward for number, each in launches),
+            backward_launch=launch * sum(number * each.backward for number, each in launches),
         )
 
     def head(self, tokens: int, tp: int) -> PartSeconds:
@@ -385,7 +386,7 @@ class Compute:
         gradient = (
             0.0 if self._lora else elements * (self._gradient_seconds + 3 * self._pass_seconds)
         )
-        always = MILLI * self._host.microbatch.forward
+        always = MILLI * self._rates.launch * self._host.microbatch.forward
         looked_up = 2 * tokens * self._model.hidden_size * self._pass_seconds
         return PartSeconds(forward=always + looked_up, backward=gradient, forward_launch=always)
 

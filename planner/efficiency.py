@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
-from planner.cluster import Assumption, Gpu
+from planner.cluster import AS_PREDICTED, Assumption, Calibration, Gpu
 from planner.yaml_files import Sourced, StrictModel, load_yaml_model
 
 KERNELS_FOLDER = Path(__file__).parent / "data" / "kernels"
@@ -101,7 +101,10 @@ class Host(StrictModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What kernels reach on a GPU, in FLOP/s and bytes/s."""
+    """What kernels reach on a GPU, in FLOP/s and bytes/s.
+
+    `launch` is how long the host takes to launch, over the host that was measured.
+    """
 
     gemm: float
     gemm_weight: float
@@ -110,6 +113,7 @@ class Rates:
     attention_forward: float
     attention_backward: float
     memory: float
+    launch: float
 
 
 @cache
@@ -135,15 +139,16 @@ def _kernels(gpu: Gpu) -> _Kernels:
     return kernels.get(capability, kernels["default"])
 
 
-def rates(gpu: Gpu) -> Rates:
+def rates(gpu: Gpu, calibration: Calibration = AS_PREDICTED) -> Rates:
     """Rates of the kernels of a GPU."""
     kernels = _kernels(gpu)
-    peaks = {"memory": gpu.hbm_bandwidth_bytes_per_second}
+    flops = gpu.bf16_flops_per_second / calibration.gemm
+    memory = kernels.memory.value * gpu.hbm_bandwidth_bytes_per_second / calibration.memory
+    products = (field.name for field in fields(Rates) if field.name not in ("memory", "launch"))
     return Rates(
-        **{
-            name: getattr(kernels, name).value * peaks.get(name, gpu.bf16_flops_per_second)
-            for name in (field.name for field in fields(Rates))
-        }
+        **{name: getattr(kernels, name).value * flops for name in products},
+        memory=memory,
+        launch=calibration.launch,
     )
 
 

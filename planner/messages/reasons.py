@@ -27,6 +27,10 @@ MESSAGES: dict[str, Message] = {
     "reason.not_trained": Message(
         "ms-swift's Megatron commands cannot train {model} today: {why}; no scripts can be written"
     ),
+    "reason.tied": Message(
+        "layouts tied with this one: {others}, as the difference between two may be off by "
+        "{percent} %; try this and plan {number} ({layout}), which spends {contrast}"
+    ),
     "reason.limit": Message(
         "stage {stage} is the fullest, {percent} % of a GPU at {moment}: {terms}"
     ),

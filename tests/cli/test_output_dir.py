@@ -104,6 +104,7 @@ def test_what_comes_next_is_said_and_true(folder: Path) -> None:
     next_steps = ran.out[ran.out.index("\nNext ") :]
     assert "bash 'runs/my first'/train.sh" in next_steps
     assert next_steps.index("convert_hf_to_mcore.sh") < next_steps.index("train.sh")
+    assert "to try plan 2 too: the same with --pick 2 and another" in next_steps
     number = len(contents(folder / "runs" / "my first"))
     assert f"{number} files written to 'runs/my first'" in next_steps
     direct = plan(*EXAMPLE, *GIVEN, "--output-dir", "runs/direct", "--load", "direct")
@@ -117,9 +118,8 @@ def test_without_a_folder_the_next_command_is_complete(folder: Path) -> None:
     (folder / "my model" / "config.json").write_text(config)
     ran = plan("--gpus", "16", "--model", "my model")
     last = ran.out.partition("\nNext ")[2]
-    assert " ".join(last.split()) == (
-        "plan --gpus 16 --model 'my model' --model-path MODEL --dataset DATA --output-dir runs/NAME"
-    )
+    command = "plan --gpus 16 --model 'my model' --model-path MODEL --dataset DATA --output-dir"
+    assert " ".join(last.split()) == f"{command} runs/NAME {command} runs/OTHER --pick 2"
 
 
 def test_a_second_run_never_writes_over_the_first(folder: Path) -> None:

@@ -72,7 +72,7 @@ def test_commands_of_the_readme_are_commands(tmp_path: Path) -> None:
     """Every `plan` line of the README works, but that its runs go elsewhere."""
     text = README.read_text(encoding="utf-8").replace("\\\n", "")
     lines = re.findall(r"^plan (--gpus [^#\n]*|check [^#\n]*)", text, re.MULTILINE)
-    assert len(lines) == 4
+    assert len(lines) == 7
     for line in lines:
         words = shlex.split(line)
         if "--output-dir" in words:

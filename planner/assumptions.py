@@ -145,8 +145,8 @@ def _of_memory(problem: Problem) -> Iterator[Assumption]:
         id="memory.margin",
         value=MARGIN_FRACTION,
         unit="of device use",
-        source="kept free by a plan that fits: nine of ten errors on ranks that no constant was "
-        "fitted to",
+        source="kept free by a plan that fits: nine of ten errors on ranks that nobody "
+        "had looked at",
     )
     yield Assumption(
         id="memory.allocator_holes",

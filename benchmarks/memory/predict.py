@@ -141,6 +141,11 @@ def results(name: str) -> dict[str, Result]:
     return {result["id"]: result for result in map(json.loads, text.splitlines())}
 
 
+def rows(name: str) -> list[Row]:
+    """The rows of a file beside this one."""
+    return list(read_rows(FOLDER / name))
+
+
 def design() -> list[Row]:
     """All rows of the design."""
-    return list(read_rows(FOLDER / "design.jsonl"))
+    return rows("design.jsonl")

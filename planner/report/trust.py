@@ -69,7 +69,7 @@ def trust(problem: Problem, plan: Plan) -> str:
         outside = unmeasured(problem, plan.layout)
         but = f", none of them with {', '.join(outside)}" if outside else ""
         parts.append(
-            f"Device use was within {error} on 9 in 10 of {memory['rows']} ranks set aside{but}"
+            f"Device use was within {error} on 9 in 10 of {memory['rows']} fresh ranks{but}"
         )
     if time is None:
         parts.append("step times were never measured: benchmark the first before you rely on them")

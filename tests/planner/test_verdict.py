@@ -3,10 +3,9 @@
 import math
 from typing import Any
 
-from design_errors import design
 from hypothesis import given
 from hypothesis import strategies as st
-from predict import flags_of, model_of, results
+from predict import design, flags_of, model_of, results
 
 from planner.planning import confidence
 from planner.report.trust import (

@@ -153,9 +153,15 @@ def rates(gpu: Gpu, calibration: Calibration = AS_PREDICTED) -> Rates:
 
 
 def efficiency_assumptions(gpu: Gpu) -> tuple[Assumption, ...]:
-    """The efficiencies of a GPU that nobody measured."""
+    """The efficiencies of a GPU that nobody measured, and launch times of the user's host."""
     kernels = _kernels(gpu)
-    return tuple(
+    launch = Assumption(
+        id="launch.host",
+        value=host().moe.forward,
+        unit="ms for a sparse layer forward",
+        source="another host, which took up to 1.5 times as long at other times",
+    )
+    found = (
         Assumption(
             id=f"efficiency.{name}",
             value=entry.value,
@@ -165,3 +171,4 @@ def efficiency_assumptions(gpu: Gpu) -> tuple[Assumption, ...]:
         for name in type(kernels).model_fields
         if (entry := getattr(kernels, name)).assumed
     )
+    return (launch, *found)

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from measure.verify.row import Row, read_rows
+from planner.communication import Communication
+from planner.efficiency import rates
 from planner.evaluate import Evaluator
+from planner.layer_shape import BF16
 from planner.layout import Layout, Recompute
 from planner.memory import StageMemory
 from planner.model_config import model_spec_from_config
@@ -35,6 +38,7 @@ class Predicted:
     parameters: RankParameters
     memory: StageMemory
     compute_seconds: float
+    copied_seconds: float  # what the harness copies on the device in place of an all-to-all
     result: Result
 
 
@@ -102,6 +106,7 @@ def predict(row: Row, result: Result) -> Predicted:
     tokens = result.get("expert_tokens")
     workload = Workload(
         seq_length=int(flags["max_length"]),
+        mean_document_tokens=int(flags["max_length"]) // row.documents_per_pack,
         global_batch_size=layout.global_batch_size,
         tuner_type=tuner,
         lora_rank=int(flags.get("lora_rank", 8)),
@@ -124,15 +129,35 @@ def predict(row: Row, result: Result) -> Predicted:
         recipe=recipe,
     )
     stage = row.rank // (row.world_size // sizes["pp"])
-    batch = Evaluator(problem).batch(layout)
+    evaluator = Evaluator(problem)
+    batch = evaluator.batch(layout)
     return Predicted(
         row=row,
         layout=layout,
         parameters=batch.parameters(stage),
         memory=batch.memory(layout.recompute)[stage],
         compute_seconds=batch.step_time(layout.recompute).compute_seconds[stage],
+        copied_seconds=_copied_seconds(evaluator, layout, stage),
         result=result,
     )
+
+
+def _copied_seconds(evaluator: Evaluator, layout: Layout, stage: int) -> float:
+    """Dispatch and combine, forward, backward and again: `measure/verify/peers.py` copies rows."""
+    sizes = (layout.tp, layout.cp, layout.pp, layout.ep, layout.etp)
+    communication = Communication(
+        evaluator.problem.cluster, evaluator.groups(sizes), evaluator.overlap
+    )
+    views = evaluator.layers.layers(sizes, layout.micro_batch_size, communication).views
+    memory, copied = rates(evaluator.problem.cluster.gpu).memory, 0.0
+    for kind, full, count in evaluator.split_view(layout.split).layers(stage, layout.recompute):
+        shape = views[kind].imbalanced
+        if not shape.is_moe or not shape.dispatches:
+            continue
+        times = 6 if full or layout.recompute.feed_forward(is_moe=True) else 4
+        rows = max(shape.sent_rows, shape.routed_rows / layout.etp)
+        copied += count * times * 2 * rows * shape.hidden * BF16 / memory
+    return layout.num_microbatches * copied
 
 
 def results(name: str) -> dict[str, Result]:

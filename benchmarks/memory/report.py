@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import one_rank
 from design_errors import design_page, first_look, nine_of_ten
 from peer_errors import peers_table
 from sft_rows import RealRank, real_ranks
@@ -52,7 +53,6 @@ QUANTITIES = {
     "peak_allocated": Quantity("peak allocated, GiB", "stages.memory_bytes.peak_allocated", 2),
     "peak_reserved": Quantity("peak reserved, GiB", "stages.memory_bytes.peak_reserved", 2),
     "device_used": Quantity("device use, GiB", "stages.memory_bytes.device_used", 2),
-    "compute_seconds": Quantity("compute of a step, s", "stages.compute_seconds", 3),
 }
 
 
@@ -127,7 +127,6 @@ def rank_of(row: Row, measured: dict[str, float], *, packed: bool = True) -> Ran
         "peak_allocated": memory.peak_allocated / GIB,
         "peak_reserved": memory.peak_reserved / GIB,
         "device_used": (memory.device_used - ASSUMED_NCCL_BYTES) / GIB,
-        "compute_seconds": batch.step_time(recompute).compute_seconds[stage],
     }
     return Rank(
         tag=row["tag"],
@@ -159,7 +158,6 @@ def one_rank_rows() -> list[Rank]:
         "peak_allocated": "peak_allocated_gib",
         "peak_reserved": "max_reserved_gib",
         "device_used": "device_used_gib",
-        "compute_seconds": "compute_seconds",
     }
     return [
         rank_of(row, {name: row[column] for name, column in columns.items()}, packed=False)
@@ -224,25 +222,24 @@ def p90(ranks: list[Rank], quantity: str) -> tuple[float, int]:
     return nine_of_ten(errors), len(errors)
 
 
-def confidence(ranks: list[Rank]) -> str:
+def confidence() -> str:
     """The text of planner/data/confidence.yaml; what is not in it was not measured."""
     lines = [
         "# Errors of predictions on the ranks of benchmarks/memory/fresh.jsonl, as they were",
         "# before anybody had looked at them; the README.md there has each, and the script beside",
         "# it wrote this. Calibrated: terms and constants were read off other ranks of the same",
-        "# stack. device_used is without NCCL, which these ranks did not run.",
+        "# stack. device_used is without NCCL, which these ranks did not run. Compute seconds are",
+        "# of the same ranks, in benchmarks/steptime/ONE_RANK.md.",
         "measured:",
     ]
     clean = first_look()
     exact = all(each.parameters.total == each.result["parameters"] for each in clean)
     entries = [("stages.parameters", "measured", 0.0, len(clean))] if exact else []
     for name, quantity in QUANTITIES.items():
-        if name == "compute_seconds":
-            error, number = p90(ranks, name)
-        else:
-            errors = [abs(each.error(name)) for each in clean]
-            error, number = nine_of_ten(errors), len(errors)
-        entries.append((quantity.path, "calibrated", error, number))
+        errors = [abs(each.error(name)) for each in clean]
+        entries.append((quantity.path, "calibrated", nine_of_ten(errors), len(errors)))
+    times = [abs(rank.error) for rank in one_rank.fresh_ranks()]
+    entries.append(("stages.compute_seconds", "calibrated", nine_of_ten(times), len(times)))
     for path, grade, error, number in entries:
         entry = f"{{grade: {grade}, relative_error_p90: {error:.4f}, rows: {number}}}"
         lines.append(f"  {path}: {entry}")
@@ -351,7 +348,7 @@ def main() -> None:
     """Write both files."""
     single, real = one_rank_rows(), real_runs()
     PAGE.write_text(page(single, real), encoding="utf-8")
-    CONFIDENCE_FILE.write_text(confidence(single + real), encoding="utf-8")
+    CONFIDENCE_FILE.write_text(confidence(), encoding="utf-8")
 
 
 if __name__ == "__main__":

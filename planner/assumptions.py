@@ -216,6 +216,6 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
         id="memory.host_process",
         value=ASSUMED_PROCESS_BYTES,
         unit="bytes",
-        source="host memory of one training process, and pinned copies of twice what it saves: one "
-        "run was measured",
+        source="host memory of one training process; what it saves is copied into pinned memory, "
+        "half as much again: two runs were measured",
     )

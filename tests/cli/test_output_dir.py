@@ -197,6 +197,32 @@ def test_make_asks_for_the_model_and_the_data_in_one_line(folder: Path) -> None:
     assert not (folder / "run").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "sent"), [("hosts", "ssh -o BatchMode=yes"), ("dlc", '"JobType": "PyTorchJob"')]
+)
+def test_each_backend_is_one_block_of_the_readme_that_runs_as_it_stands(
+    backend: str, sent: str, folder: Path
+) -> None:
+    """In a dry run, and with the shared storage elsewhere."""
+    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```\n")[1::2]
+    (block,) = (each for each in blocks if f"make train-moe BACKEND={backend} " in each)
+    script = block.replace("/mnt/data", str(folder)).replace("site.yaml", f"{folder}/site.yaml")
+    installed = " ".join(f"--old-file={BIN.parent / name}" for name in ("core", "dlc"))
+    ran = subprocess.run(
+        ["bash", "-ec", f'make() {{ command make {installed} VENV={BIN.parent} "$@"; }}\n{script}'],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "DRY_RUN": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert sent in ran.stdout and f"{folder}/plans/first" in ran.stdout
+    assert read_run(folder / "plans" / "first").machines.num_nodes == 2
+
+
 DLC_SITE = """\
 run_folder: /mnt/data/first
 workspace: /mnt/data

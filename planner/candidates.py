@@ -1,12 +1,13 @@
 """Layouts that fit, and the best of those of a grid: rankings by simulated seconds, for little."""
 
 from dataclasses import replace
+from heapq import heapify, heappop, heapreplace
 from math import inf
 
 from planner.evaluate import BatchView
 from planner.layout import Layout, Recompute
 from planner.problem import Problem, Sizes, as_layout
-from planner.schedule import simulated_seconds
+from planner.schedule import Passes, simulated_seconds
 from planner.verdict import Verdict
 
 # Seconds that differ by less are the same, added up in another order.
@@ -65,7 +66,7 @@ class Contenders:
 
     def __init__(self) -> None:
         self._verdict = Verdict.EXCEEDS
-        self._found: list[tuple[float, int, Sizes, int, Recompute, BatchView]] = []
+        self._found: list[tuple[float, Sizes, int, Recompute, BatchView]] = []
 
     def add(
         self, found: Verdict, sizes: Sizes, size: int, recompute: Recompute, batch: BatchView
@@ -74,21 +75,27 @@ class Contenders:
         if found.order < self._verdict.order:
             self._verdict, self._found = found, []
         if found is self._verdict:
-            number = len(self._found)
             least = batch.least_seconds(recompute)
-            self._found.append((least, number, sizes, size, recompute, batch))
+            self._found.append((least, sizes, size, recompute, batch))
 
     def best(self) -> Candidate:
         """The first in rank of them: pipelines are simulated in the order of the least seconds,
-        until even those are more than what the best one takes."""
+        first the quick bound and then that of the schedule, until even those are more than what
+        the best one takes."""
         best: Candidate | None = None
         limit = inf
-        for least, _, sizes, size, recompute, batch in sorted(self._found):
-            if least > limit:
-                break
-            passes = batch.passes(recompute)
-            if passes.least_seconds() > limit:
+        waiting: list[tuple[float, int, Passes | None]] = [
+            (each[0], number, None) for number, each in enumerate(self._found)
+        ]
+        heapify(waiting)
+        while waiting and waiting[0][0] <= limit:
+            _, number, passes = waiting[0]
+            _, sizes, size, recompute, batch = self._found[number]
+            if passes is None:
+                passes = batch.passes(recompute)
+                heapreplace(waiting, (passes.least_seconds(), number, passes))
                 continue
+            heappop(waiting)
             seconds = simulated_seconds(passes)
             candidate = Candidate(sizes, size, recompute, self._verdict, seconds)
             if best is None or candidate.order < best.order:

@@ -160,10 +160,8 @@ class Passes:
         if ahead >= schedule.num_passes:
             return 0, 0
         if schedule.interleaved:
-            return (
-                ahead,
-                ahead - 1 if stage > 0 else 0,
-            )  # the first stage sends few of its last ones
+            # of its last gradients the first stage sends few
+            return ahead, ahead - 1 if stage > 0 else 0
         first = 0 if is_last else ahead + 1
         later = (0 if is_last else schedule.num_microbatches) - first
         return first, later + (schedule.num_microbatches - 1 if stage > 0 else 0)

@@ -210,7 +210,7 @@ def step_time(stages: list[StageSeconds], passes: Passes) -> StepTime:
     own = [number * each.microbatch + each.outside for each in stages]
     slowest = max(range(len(stages)), key=own.__getitem__)
     at_once = simulated_seconds(replace(passes, message=0.0))
-    messages = simulated_seconds(passes) - at_once
+    messages = max(0.0, simulated_seconds(passes) - at_once)
     stage = stages[slowest]
     return StepTime(
         terms=(
@@ -219,7 +219,7 @@ def step_time(stages: list[StageSeconds], passes: Passes) -> StepTime:
             TimeTerm(
                 "bubble",
                 "pipeline_bubble",
-                at_once - own[slowest],
+                max(0.0, at_once - own[slowest]),  # what sums in another order leave is not waiting
                 0.0,
                 "passes of all stages in Megatron-Core's order - what the slowest stage does",
             ),

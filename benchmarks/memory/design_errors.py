@@ -136,8 +136,8 @@ when the experts' outputs go back, and not at their second product: the shared e
 layer has its output, the adapter's and their sum then, all of whole packs (mcore_bridge,
 tuners/lora.py:485; megatron-core, transformer/moe/shared_experts.py: linear_fc2_forward). That
 would explain 0.38 of the 0.49 GiB; it was not traced, and nothing was added to the model.
-Three ranks of LoRA under TP and CP hold 1.6 to 6.1 % (0.07 to 0.25 GiB) more between steps than
-predicted, no more than 0.3 % of it in their peaks but for `glm4_moe-f16` (0.5 %); why is not known.
+Three ranks of LoRA under TP2 and CP2 hold 1.6 to 6.1 % (0.07 to 0.25 GiB) more between steps than
+predicted; why is not known. Their allocated peaks are 0.1 to 0.5 % too low.
 GLM-4.5-Air alone has nine of ten of seven ranks, which is the worst of them: reserved is 5.2 %.
 
 **Fused weight gradients were not measured.** `fused.jsonl` has four rows of the design with them,

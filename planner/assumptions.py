@@ -205,13 +205,12 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
             yield Assumption(id=f"collectives.{family}", value=family, unit="", source=source)
     yield from efficiency_assumptions(cluster.gpu)
     yield from _of_memory(problem)
-    if cluster.num_gpus > 1:
-        yield Assumption(
-            id="memory.nccl",
-            value=ASSUMED_NCCL_BYTES,
-            unit="bytes",
-            source="measured on two ranks over sockets only",
-        )
+    yield Assumption(
+        id="memory.nccl",
+        value=ASSUMED_NCCL_BYTES,
+        unit="bytes",
+        source="measured on two ranks over sockets only; one alone had 3.1",
+    )
     yield Assumption(
         id="memory.host_process",
         value=ASSUMED_PROCESS_BYTES,

@@ -330,7 +330,7 @@ class BatchView:
             reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
             if reserved > most:
                 most = reserved
-        return device_used(most, self._grid.problem.cluster.num_gpus)
+        return device_used(most)
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
@@ -349,7 +349,6 @@ class BatchView:
                 stage_memory(
                     shape,
                     decisive,
-                    world_size=cluster.num_gpus,
                     usable_bytes=cluster.gpu.memory_usable_bytes,
                 )
             )

@@ -42,9 +42,10 @@ WAITING_WEIGHT_GRADIENTS = 0.5
 # (2026-11-24); the largest.
 CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 
-# NCCL's buffers in a job of more than one rank: 2.28 GiB a rank of `megatron sft` under EP2 on two
-# ranks that spoke over sockets (2026-11-24, NCCL 2.28.9). Neither NVLink, nor InfiniBand, nor more
-# ranks were measured.
+# NCCL's buffers and what only real training has: 2.28 GiB a rank of `megatron sft` with EP2 on
+# two ranks that spoke over sockets (2026-11-24, NCCL 2.28.9). Neither NVLink, nor InfiniBand, nor
+# more ranks were measured. A process alone has it too: 3.1 GiB, of what was not read (one run on an
+# H100, benchmarks/convert: 60.12 GiB of the device, 56.16 of them reserved).
 ASSUMED_NCCL_BYTES = int(2.3 * GIB)
 
 
@@ -88,9 +89,9 @@ def reserved_bytes(shape: StageShape, allocated_bytes: float, static_bytes: floa
     return allocated_bytes + holes + WAITING_WEIGHT_GRADIENTS * shape.layer_gradients_bytes
 
 
-def device_used(reserved: float, world_size: int) -> float:
+def device_used(reserved: float) -> float:
     """Device memory that a process takes with so many bytes reserved at its peak."""
-    return reserved + CUDA_CONTEXT_BYTES + (ASSUMED_NCCL_BYTES if world_size > 1 else 0)
+    return reserved + CUDA_CONTEXT_BYTES + ASSUMED_NCCL_BYTES
 
 
 def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
@@ -111,9 +112,7 @@ def passes(shape: StageShape, moment: Moment) -> bool:
     return moment is not Moment.EMBEDDING or shape.is_first
 
 
-def stage_memory(
-    shape: StageShape, imbalanced: StageShape, *, world_size: int, usable_bytes: int
-) -> StageMemory:
+def stage_memory(shape: StageShape, imbalanced: StageShape, *, usable_bytes: int) -> StageMemory:
     """Peaks of a stage; `imbalanced` is its shape at the workload's routing imbalance.
 
     Fit is decided on `device_used`: reserved memory at that imbalance, the CUDA context and NCCL.
@@ -142,7 +141,7 @@ def stage_memory(
         peak_allocated=peak,
         peak_allocated_at_imbalance=at_imbalance,
         peak_reserved=round(reserved),
-        device_used=round(device_used(reserved, world_size)),
+        device_used=round(device_used(reserved)),
         usable=usable_bytes,
         limit_moment=(
             imbalanced.layer_moment if limit_moment is Moment.LAYER else limit_moment.value

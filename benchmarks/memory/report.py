@@ -320,7 +320,7 @@ One process of `megatron sft` (four layers of the widths of Qwen3-30B-A3B, packs
 one H100, 2026-11-24), which saved weights without the optimizer, was read by nvidia-smi every
 second: 60.12 GiB at most, in its steps, and 56.5 while it saved; its allocator had reserved 56.16
 at most, as logged after the last step. **Beside reserved it took 3.96 GiB, where {context:.2f} are
-predicted of one process**: NCCL is counted from two ranks on. What it is was not read.
+predicted**; what it is, with no other rank there, was not read.
 Saving took no more than a step did there. What saving and loading take of a GPU is
 no term of the model, and was measured in this run only.
 """
@@ -340,7 +340,7 @@ def page(single: list[Rank], real: list[Rank]) -> str:
     lines += [ONE_RANK.format(number=len(single)), *_table(single, list(QUANTITIES))]
     names = ["after_build", "steady", "peak_allocated", "peak_reserved"]
     lines += [REAL_RUNS, *_table(real, names), STEP_BY_STEP, *_steps()]
-    lines += [ONE_PROCESS.format(context=CUDA_CONTEXT_BYTES / GIB), *peers_table()]
+    lines += [ONE_PROCESS.format(context=CONTEXT_AND_NCCL_BYTES / GIB), *peers_table()]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import one_rank
 import pytest
 
 from planner.planning import CONFIDENCE_FILE, confidence

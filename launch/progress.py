@@ -1,16 +1,11 @@
-"""How far training is and how it compares with its plan, from ms-swift's logging.jsonl.
+"""How far training is and how it compares with its plan, from ms-swift's logging.jsonl."""
 
-What a line holds: ms-swift 4.6.0, megatron/callbacks/print.py:56-76. Its speed is a mean since the
-start, and its memory is the most that torch reserved on any rank of a model.
-"""
-
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
+from launch.training_log import Step, intervals
 from planner.plan import Plan, Reason
 from planner.run import Run
 from planner.units import GIB
@@ -22,47 +17,6 @@ ASSUMED_TIME_BAND = 0.5  # step times of plans were never compared with real ste
 ASSUMED_UNEVEN_LOAD = 2.0  # the auxiliary loss is 1 where all experts get as many tokens
 ASSUMED_JUMP = 10.0  # of the gradient norm, over the recent median
 ASSUMED_RISE = 1.5  # of the loss, the same
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One line of the log; None where it does not say."""
-
-    iteration: int
-    total: int
-    loss: float | None
-    grad_norm: float | None
-    load_balance: float | None
-    memory_bytes: float | None
-    mean_seconds: float | None  # a step, since the start
-    remaining: str
-
-
-def read_steps(lines: Iterable[str]) -> Iterator[Step]:
-    """The steps of a log; lines of something else, or cut short, are passed over."""
-    for line in lines:
-        try:
-            row = json.loads(line)
-            iteration, total = map(int, str(row["iteration"]).split("/"))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        memory = _number(row, "memory(GiB)")
-        yield Step(
-            iteration=iteration,
-            total=total,
-            loss=_number(row, "loss"),
-            grad_norm=_number(row, "grad_norm"),
-            load_balance=_number(row, "load_balancing_loss"),
-            memory_bytes=None if memory is None else memory * GIB,
-            mean_seconds=_number(row, "train_speed(s/it)"),
-            remaining=str(row.get("remaining_time", "")),
-        )
-
-
-def _number(row: dict[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]  # as is_number says
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +34,7 @@ class Progress:
     @property
     def step_seconds(self) -> float | None:
         """The median of the recent steps; None before two are known."""
-        seconds = list(_seconds(self.steps))[-RECENT:]
+        seconds = [each.seconds for each in intervals(self.steps)][-RECENT:]
         return median(seconds) if seconds else None
 
     @property
@@ -90,34 +44,6 @@ class Progress:
         if not seconds:
             return None
         return float(args["max_length"] * layout.global_batch_size / seconds / layout.world_size)
-
-
-def since_last_start(steps: Iterable[Step]) -> list[Step]:
-    """The steps after the last time that their number did not grow: a start goes back."""
-    found: list[Step] = []
-    for step in steps:
-        if found and step.iteration <= found[-1].iteration:
-            found = []
-        found.append(step)
-    return found
-
-
-def _seconds(steps: list[Step]) -> Iterator[float]:
-    """Seconds of each step, from the means of all since the start.
-
-    The first step of a run is always logged; a start that goes on logs one interval later.
-    """
-    if len(steps) < 2:
-        return
-    first, second = steps[0].iteration, steps[1].iteration
-    start = 0 if first == 1 else 2 * first - second
-    elapsed = [
-        None if step.mean_seconds is None else step.mean_seconds * (step.iteration - start)
-        for step in steps
-    ]
-    for before, after, one, other in zip(steps, steps[1:], elapsed, elapsed[1:], strict=False):
-        if one is not None and other is not None and other > one:
-            yield (other - one) / (after.iteration - before.iteration)
 
 
 Rule = Callable[[Progress], Iterator[Reason]]

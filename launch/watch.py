@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.arguments import Folders
-from launch.progress import Progress, Step, planned_reserved, read_steps, since_last_start, strays
+from launch.progress import Progress, planned_reserved, strays
+from launch.training_log import Step, read_steps, since_last_start
 from planner.command import write_output
 from planner.errors import UsageError
 from planner.plan import Reason

@@ -24,7 +24,7 @@ MOST_PLANS = 1000
 
 app = typer.Typer(
     help="Find the parallel layout that trains a MoE model fastest and fits; write its scripts.",
-    epilog="lint, explain, why-not, compare, calibrate and bench are commands to come.",
+    epilog="lint, explain, why-not, compare and bench are commands to come.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -258,6 +258,26 @@ def verify(
     from measure.verify.command import run_verify
 
     run_verify(run_folder, stage=stage, trace=trace, as_json=json)
+
+
+@app.command()
+def calibrate(
+    logs: Annotated[list[Path], typer.Argument(help="logging.jsonl, or what training printed.")],
+    run: Annotated[
+        list[Path] | None, typer.Option(help="Run folder of the logs, or one for each.")
+    ] = None,
+    topology: Annotated[
+        str | None, typer.Option(help="Name or YAML file; the plan's when not given.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The new topology file; else it is only shown.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare logs of real runs with their plans; find factors that explain the difference."""
+    from measure.calibrate.command import run_calibrate
+
+    run_calibrate(logs, run or [], topology=topology, output=output, as_json=json)
 
 
 app.command()(models)

@@ -49,6 +49,29 @@ class Assumption:
     source: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What measured steps took over what was predicted of them, by what the time was spent on.
+
+    1: as predicted. `plan calibrate` finds the factors; a topology file carries them.
+    """
+
+    gemm: float = 1.0  # matrix products and attention
+    memory: float = 1.0  # what reads and writes device memory
+    launch: float = 1.0  # what the host takes to launch kernels
+    nvlink: float = 1.0  # collectives whose slowest link is NVLink
+    pcie: float = 1.0  # the same of PCIe
+    network: float = 1.0  # and of the network, its spine too
+
+    def of_link(self, link_class: str) -> float:
+        """The factor of collectives whose slowest link is of this class."""
+        factor: float = getattr(self, NETWORK if link_class == SPINE else link_class)
+        return factor
+
+
+AS_PREDICTED = Calibration()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cluster:
     """Equal hosts on a network of leaf switches below one spine.
@@ -82,6 +105,7 @@ class Cluster:
     host_memory_bytes: int  # of one host
     cpus_per_node: int
     assumptions: tuple[Assumption, ...]
+    calibration: Calibration = AS_PREDICTED
 
     @property
     def num_gpus(self) -> int:

@@ -68,9 +68,17 @@ def collective_seconds(
     `num_bytes` is the whole tensor of all_gather (the result), reduce_scatter (the input) and
     all_reduce, what each rank sends in all_to_all (with its own share), the message of p2p.
     """
-    n = group.size
-    if n == 1:
+    if group.size == 1:
         return 0.0
+    predicted = _seconds(collective, num_bytes, group, cluster)
+    return predicted * cluster.calibration.of_link(group.link_class)
+
+
+def _seconds(
+    collective: Collective, num_bytes: float, group: GroupPlacement, cluster: Cluster
+) -> float:
+    """Seconds of a collective of several ranks, before calibration."""
+    n = group.size
     sent = num_bytes * _traffic(collective, n)
     if group.link_class != NETWORK:
         inside = _inside(collective, group, cluster.links[group.link_class])

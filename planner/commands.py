@@ -21,7 +21,7 @@ from planner.problem import Problem, Sizes, as_layout
 from planner.reasons import not_trained
 from planner.report.answer import Answer, answer_to_json
 from planner.report.json_ import as_json as json_text
-from planner.run import Load, Run, machines_of
+from planner.run import Asked, Load, Run, machines_of
 from planner.search import FULL_RECOMPUTE, recompute_ladder, search
 from planner.site import Site, load_site, with_absolute_paths
 from planner.split import even_split
@@ -216,6 +216,9 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
         stack=problem.stack,
         load=scripts.load,
         task=problem.workload.task,
+        asked=Asked(
+            topology=problem.cluster.name, workload=problem.workload, settings=problem.settings
+        ),
     )
     return [scripts.output_dir / name for name in write_run_folder(run, scripts.output_dir)]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from planner.cluster import Assumption, Gpu
+from planner.cluster import AS_PREDICTED, Assumption, Calibration, Gpu
 from planner.units import MILLI
 from planner.yaml_files import Sourced, StrictModel, load_yaml_model
 
@@ -63,26 +63,26 @@ def _kernels(gpu: Gpu) -> _Kernels:
     return kernels.get(capability, kernels["default"])
 
 
-def rates(gpu: Gpu) -> Rates:
+def rates(gpu: Gpu, calibration: Calibration = AS_PREDICTED) -> Rates:
     """Rates of the kernels of a GPU."""
-    kernels, flops = _kernels(gpu), gpu.bf16_flops_per_second
+    kernels, flops = _kernels(gpu), gpu.bf16_flops_per_second / calibration.gemm
     return Rates(
         gemm=kernels.gemm.value * flops,
         grouped_gemm=kernels.grouped_gemm.value * flops,
         attention_forward=kernels.attention_forward.value * flops,
         attention_backward=kernels.attention_backward.value * flops,
-        memory=kernels.memory.value * gpu.hbm_bandwidth_bytes_per_second,
+        memory=kernels.memory.value * gpu.hbm_bandwidth_bytes_per_second / calibration.memory,
     )
 
 
-def launch_seconds() -> LaunchSeconds:
-    """Launch times of the host that was measured; those of other hosts are not known."""
-    launch = _file().launch_milliseconds
+def launch_seconds(calibration: Calibration = AS_PREDICTED) -> LaunchSeconds:
+    """Launch times of the host that was measured; those of others are known by calibration only."""
+    launch, seconds = _file().launch_milliseconds, MILLI * calibration.launch
     return LaunchSeconds(
-        attention=launch.attention.value * MILLI,
-        dense_mlp=launch.dense_mlp.value * MILLI,
-        moe=launch.moe.value * MILLI,
-        moe_per_local_expert=launch.moe_per_local_expert.value * MILLI,
+        attention=launch.attention.value * seconds,
+        dense_mlp=launch.dense_mlp.value * seconds,
+        moe=launch.moe.value * seconds,
+        moe_per_local_expert=launch.moe_per_local_expert.value * seconds,
     )
 
 

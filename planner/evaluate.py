@@ -47,8 +47,8 @@ class Evaluator:
         self.problem = problem
         self.compute = Compute(
             problem.model,
-            rates(problem.cluster.gpu),
-            launch_seconds(),
+            rates(problem.cluster.gpu, problem.cluster.calibration),
+            launch_seconds(problem.cluster.calibration),
             fused_gradients=problem.stack.apex,
         )
         self.layers = LayerViews(problem, self.compute)

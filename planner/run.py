@@ -16,10 +16,11 @@ from planner.model_spec import ModelSpec
 from planner.plan import Plan
 from planner.recipe import Recipe
 from planner.setting_table import settable
+from planner.settings import Settings
 from planner.site import Site
 from planner.stack import Stack
 from planner.swift_args import FLAG_ORDER, ArgValue
-from planner.workload import Task, TunerType
+from planner.workload import Task, TunerType, Workload
 from planner.yaml_files import one_line, shortened
 
 FORMAT_VERSION = "1.0"
@@ -65,8 +66,20 @@ def machines_of(cluster: Cluster) -> Machines:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a plan was made for, beside model, recipe, stack and machines: to predict it again."""
+
+    topology: str  # its name, or that of its file
+    workload: Workload
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Plan, recipe and site, with all that is needed to write scripts from them alone."""
+    """Plan, recipe and site, with all that is needed to write scripts from them alone.
+
+    `asked` is None where a run.json of before does not say it.
+    """
 
     plan: Plan
     recipe: Recipe
@@ -76,6 +89,7 @@ class Run:
     stack: Stack
     load: Load = Load.MCORE
     task: Task = Task.SFT
+    asked: Asked | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The run as plain values; `from_json` reads them back."""
@@ -94,6 +108,7 @@ class Run:
         if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
             reason = f"it has no format_version {FORMAT_VERSION}"
             raise UsageError("run.not_a_run", path=origin, reason=reason)
+        content = {"asked": None, **content}
         missing = [name for name in ("plan", *_parts()) if name not in content]
         if missing:
             reason = f"{', '.join(missing)} is missing"
@@ -126,7 +141,7 @@ class Run:
 @cache
 def _parts() -> dict[str, TypeAdapter[Any]]:
     """How each part of a run but its plan becomes JSON; made when it is first needed."""
-    types = {
+    types: dict[str, Any] = {
         "recipe": Recipe,
         "site": Site,
         "model": ModelSpec,
@@ -134,6 +149,7 @@ def _parts() -> dict[str, TypeAdapter[Any]]:
         "stack": Stack,
         "load": Load,
         "task": Task,
+        "asked": Asked | None,
     }
     return {name: TypeAdapter(type_) for name, type_ in types.items()}
 

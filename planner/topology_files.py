@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import topologies
-from planner.cluster import Assumption, Cluster, Gpu
+from planner.cluster import AS_PREDICTED, Assumption, Calibration, Cluster, Gpu
 from planner.collectives import Collective, assumed_family, efficiency
 from planner.errors import UsageError
-from planner.topology_schema import GpuFile, Refusal, TopologyFile, merged, refusal
+from planner.topology_schema import CalibrationFile, GpuFile, Refusal, TopologyFile, merged, refusal
 from planner.units import BITS_PER_BYTE, GIB, GIGA, MIB, MICRO, TERA
 from planner.yaml_files import (
     Sourced,
@@ -18,6 +18,7 @@ from planner.yaml_files import (
     known_names,
     load_yaml,
     load_yaml_model,
+    looks_like_path,
     named_file,
     nearest,
     shortened,
@@ -41,6 +42,7 @@ _UNITS: dict[str, tuple[float, str]] = {
     "latency_microseconds": (MICRO, "seconds"),
     "oversubscription": (1, "times"),
     "cpus_per_node": (1, "CPUs"),
+    **dict.fromkeys(CalibrationFile.model_fields, (1, "of the predicted time")),
 }
 _NOT_PLANNED_WITH = ("memory_smi_mib",)
 
@@ -121,10 +123,11 @@ def _whole(path: Path, chain: int) -> Any:
     if not isinstance(content, dict) or not isinstance(content.get("like"), str):
         return content
     name = content["like"]
-    base = TOPOLOGIES_FOLDER / f"{name}.yaml"
-    if name not in known_topologies() or not chain:
+    is_path = looks_like_path(name)
+    base = path.parent / name if is_path else TOPOLOGIES_FOLDER / f"{name}.yaml"
+    if not (is_path or name in known_topologies()) or not chain:
         hint = _hint(name) if chain else "the chain of likes is too long"
-        reason = f"must name a topology that comes with the planner; {hint}"
+        reason = f"must name a topology that comes with the planner, or a YAML file; {hint}"
         raise UsageError(
             "file.bad_value", path=path, key="like", reason=reason, value=shortened(name)
         )
@@ -164,7 +167,14 @@ def as_cluster(name: str, file: TopologyFile, num_nodes: int, gpus_per_node: int
         host_memory_bytes=int(_base(file, "host_memory_gib")),
         cpus_per_node=file.cpus_per_node.value,
         assumptions=(*_assumptions("cluster", file), *_assumed_efficiencies(file)),
+        calibration=_calibration(file.calibration),
     )
+
+
+def _calibration(file: CalibrationFile | None) -> Calibration:
+    if file is None:
+        return AS_PREDICTED
+    return Calibration(**{name: factor.value for name, factor in file if factor is not None})
 
 
 def _gpu(file: GpuFile) -> Gpu:

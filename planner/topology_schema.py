@@ -134,9 +134,23 @@ class NetworkFile(StrictModel):
         ]
 
 
+Factor = Sourced[Annotated[float, Field(ge=0.05, le=20)]]  # beyond it is another machine
+
+
+class CalibrationFile(StrictModel):
+    """What measured steps took over what was predicted: see `planner.cluster.Calibration`."""
+
+    gemm: Factor | None = None
+    memory: Factor | None = None
+    launch: Factor | None = None
+    nvlink: Factor | None = None
+    pcie: Factor | None = None
+    network: Factor | None = None
+
+
 class TopologyFile(StrictModel):
-    """A topology. `like` names a topology that comes with the planner: its keys hold where this
-    file gives none; it was applied before."""
+    """A topology. `like` names a topology that comes with the planner, or a YAML file by its path
+    from this one: its keys hold where this file gives none; it was applied before."""
 
     like: str | None = None
     description: str
@@ -147,6 +161,7 @@ class TopologyFile(StrictModel):
     nvlink: NvlinkFile | None = None
     pcie: PcieFile | None = None
     network: NetworkFile
+    calibration: CalibrationFile | None = None
 
     @model_validator(mode="after")
     def _domains_are_parts_or_multiples_of_hosts(self) -> "TopologyFile":

@@ -7,6 +7,7 @@ table. Each group has a module of its own.
 """
 
 from planner.messages import (
+    calibrate,
     config,
     convert,
     files,
@@ -44,6 +45,7 @@ _GROUPS = (
     rules,
     setting_rules,
     verify,
+    calibrate,
     convert,
 )
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from planner.cluster import AS_PREDICTED
 from planner.dialects import words
 from planner.layout import Layout
 from planner.memory_terms import TERMS
@@ -112,7 +113,8 @@ def _cluster(problem: Problem) -> str:
     nodes = f"{cluster.num_nodes} node{'s' if cluster.num_nodes > 1 else ''}"
     gpus = f"{cluster.gpus_per_node} {cluster.gpu.name} {gib(cluster.gpu.memory_usable_bytes)} GiB"
     connected = ", ".join(link_words(cluster))
-    return f"{nodes} x {gpus}   {connected}   ({cluster.name})"
+    calibrated = "" if cluster.calibration == AS_PREDICTED else ", calibrated"
+    return f"{nodes} x {gpus}   {connected}   ({cluster.name}{calibrated})"
 
 
 def _workload(problem: Problem) -> str:

@@ -42,6 +42,7 @@ def topology_text(cluster: Cluster, warned: list[Warned], width: int) -> str:
         *[("", text) for text in _leaves(cluster)],
         *[("Links" if not number else "", text) for number, text in enumerate(_links(cluster))],
         *[("Placement", text) for text in _placement(cluster)],
+        *_named("Calibrated", _calibrated(cluster)),
         *_named("Assumed", [_assumed(each) for each in cluster.assumptions]),
         *_named("Warning", [f"{each.reason.message}: {each.reason.fix}" for each in warned]),
     ]
@@ -72,6 +73,14 @@ def _folded(name: str, text: str, width: int) -> str:
         f"{name if not number else '':<11}{line}".rstrip() + "\n"
         for number, line in enumerate(lines)
     )
+
+
+def _calibrated(cluster: Cluster) -> list[str]:
+    """What measured steps took over what is predicted without calibration."""
+    found = asdict(cluster.calibration)
+    return [
+        f"{name} takes {factor:.3g} of the time" for name, factor in found.items() if factor != 1
+    ]
 
 
 def _gpu(cluster: Cluster) -> str:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import make_run
 
-from launch.progress import Progress, read_steps, since_last_start, strays
+from launch.progress import Progress, strays
 from launch.run_folder import write_run_folder
+from launch.training_log import read_steps, since_last_start
 from launch.watch import Log, Watcher, to_json
 from planner.plan import StagePlan
 from planner.run import Run

@@ -1,0 +1,1 @@
+"""`plan calibrate`: what a real run measured beside its prediction, and factors for a topology."""

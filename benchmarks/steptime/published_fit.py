@@ -1,6 +1,6 @@
 """Fits three numbers to the published runs of the bar, and to those without each model.
 
-    python benchmarks/steptime/published_fit.py
+    PYTHONPATH=.:benchmarks/memory python benchmarks/steptime/published_fit.py
 
 writes published_fit.yaml. The numbers are factors of calibration, as a topology file may carry:
 of kernels (matrix products and memory traffic alike), of launches, of communication (on all links
@@ -21,6 +21,7 @@ from planner.cluster import Calibration
 FILE = Path(__file__).with_suffix(".yaml")
 STEPS = (0.4, 0.2, 0.1, 0.05, 0.02)  # of the natural logarithm of a factor
 DIGITS = 3
+LEAST, MOST = 0.05, 20.0  # what a topology file may say
 
 HEAD = (
     "# Written by published_fit.py: factors of what is predicted, fitted to the runs of the bar.\n"
@@ -72,7 +73,7 @@ class Fit:
             moved = True
             while moved:
                 moved = False
-                for near in self._around(best, step):
+                for near in self.around(best, step):
                     if self.error(near, runs) < self.error(best, runs):
                         best, moved = near, True
         return best
@@ -87,12 +88,14 @@ class Fit:
         errors = self._errors[factors]
         return fmean(errors[run.id] for run in runs)
 
-    def _around(self, factors: Factors, step: float) -> list[Factors]:
-        return [
-            replace(factors, **{name: round(getattr(factors, name) * math.exp(change), DIGITS)})
+    def around(self, factors: Factors, step: float) -> list[Factors]:
+        """The factors a step away."""
+        moved = [
+            (name, round(getattr(factors, name) * math.exp(change), DIGITS))
             for name in NAMES
             for change in (step, -step)
         ]
+        return [replace(factors, **{n: value}) for n, value in moved if LEAST <= value <= MOST]
 
 
 def without(runs: Sequence[Run], model: str) -> list[Run]:

@@ -15,7 +15,10 @@ from published_errors import Row, Sweep, by, median_error, rows_of, sweeps, tflo
 from published_filter import FILTER, is_in_bar, job_of, out_because, published
 from published_fit import NAMES, fitted
 from published_reasons import REASONS, reason_of
-from published_runs import admitted_runs
+from published_routing import pairs
+from published_runs import admitted_runs, bar_runs
+
+from planner.workload import ASSUMED_ROUTING_IMBALANCE
 
 PAGE = Path(__file__).parent / "PUBLISHED.md"
 
@@ -78,6 +81,16 @@ WRONG = """
 ## What the model gets wrong
 
 Runs off by more than {most:.0%} (held out), by what they have in common.
+
+"""
+
+
+ROUTING = """
+## Natural routing
+
+Runs that differ in routing only, and the load of the busiest rank, over the mean, at which the
+model (with the factors fitted to all runs) is as much slower as they were. What the planner assumes
+when it knows none: {assumed}.
 
 """
 
@@ -187,6 +200,14 @@ def _wrong(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _routing() -> list[str]:
+    lines = _table("forced balance", "natural", "times as slow", "busiest over mean")
+    for pair in pairs(bar_runs()):
+        imbalance = f"{pair.imbalance(fitted()['all']):.2f}"
+        lines.append(_line(pair.forced.id, pair.natural.id, f"{pair.slower:.3f}", imbalance))
+    return lines
+
+
 def _row(row: Row) -> str:
     run, facts = row.run, row.run.facts
     sizes = [f"{name}{run.get(name)}" for name in ("tp", "pp", "vpp", "cp", "ep", "etp")]
@@ -227,6 +248,7 @@ def page() -> str:
     lines = [HEAD.format(all=len(published()), admitted=len(runs), bar=len(bar)), *_bars(bar)]
     lines += [FITTED, *_fitted(bar)]
     lines += [WRONG.format(most=MOST_ERROR), *_wrong(bar)]
+    lines += [ROUTING.format(assumed=ASSUMED_ROUTING_IMBALANCE), *_routing()]
     lines += [READ.format(documents=documents, stack=FILTER["stack"]), OUT, *_out()]
     lines += ["\n## Runs of the bar\n", *_table(*TITLES), *map(_row, bar)]
     lines += [

@@ -93,14 +93,13 @@ class Sweep:
         return chosen / min(row.measured for row in self.rows) - 1
 
 
-def _configuration(row: Row) -> dict[str, object]:
-    return {
-        name: value for name, value in row.run.facts.items() if name not in NOT_OF_THE_CONFIGURATION
-    }
+def configuration(run: Run) -> dict[str, object]:
+    """All that is stated of what ran."""
+    return {k: v for k, v in run.facts.items() if k not in NOT_OF_THE_CONFIGURATION}
 
 
 def _differ(one: Row, other: Row) -> bool:
-    return _configuration(one) != _configuration(other)
+    return configuration(one.run) != configuration(other.run)
 
 
 def _agreement(pair: tuple[Row, Row]) -> int:

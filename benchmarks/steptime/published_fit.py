@@ -17,6 +17,7 @@ import yaml
 from published_runs import Run, bar_runs, step_time
 
 from planner.cluster import Calibration
+from planner.problem import Problem
 
 FILE = Path(__file__).with_suffix(".yaml")
 STEPS = (0.4, 0.2, 0.1, 0.05, 0.02)  # of the natural logarithm of a factor
@@ -53,10 +54,11 @@ NAMES = ("kernels", "launch", "communication")
 AS_MODELLED = Factors()
 
 
-def predicted_seconds(run: Run, factors: Factors) -> float:
-    """Seconds of a run's step with these factors."""
-    cluster = replace(run.problem.cluster, calibration=factors.calibration)
-    return step_time(run, replace(run.problem, cluster=cluster)).total
+def predicted_seconds(run: Run, factors: Factors, problem: Problem | None = None) -> float:
+    """Seconds of a run's step with these factors; `problem` is not its own where it is given."""
+    problem = problem or run.problem
+    cluster = replace(problem.cluster, calibration=factors.calibration)
+    return step_time(run, replace(problem, cluster=cluster)).total
 
 
 class Fit:

@@ -9,10 +9,11 @@ that a single one does.
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
-from planner.compute import Compute
+from planner.communication import Communication
+from planner.compute import Compute, PartSeconds
 from planner.efficiency import launch_seconds, rates
+from planner.grid_time import GridTime
 from planner.grids import Grids
-from planner.layer_shape import BF16
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
@@ -32,12 +33,12 @@ from planner.parameters import RankParameters
 from planner.placement import GroupPlacement, place
 from planner.precision import state_bytes
 from planner.problem import Problem
-from planner.schedule import in_flight_microbatches, pipeline_seconds
+from planner.schedule import Passes, Schedule, in_flight_microbatches, simulated_seconds
 from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
-from planner.split_view import SplitView, StageCounts
+from planner.split_view import SplitView
 from planner.stage_shape import Moment, StageShape, stage_shape
-from planner.step_time import Communication, Overlap, StageSeconds, StepTime, step_time
+from planner.step_time import Once, Overlap, StepTime, gradient_buckets
 
 
 class Evaluator:
@@ -139,7 +140,7 @@ class GridView:
             self._batches[micro_batch_size] = GridBatch(self, split, micro_batch_size)
         return self._batches[micro_batch_size]
 
-    def _once(self, shape: StageShape) -> StageSeconds:
+    def _once(self, shape: StageShape) -> Once:
         parameters = shape.parameters
         compute, states = self.evaluator.compute, self.evaluator.states
         reduce, gather = self.communication.data_parallel(
@@ -151,11 +152,12 @@ class GridView:
         away = self.problem.settings.offloaded_fraction
         optimizer = compute.optimizer(shards * (1 - away))
         optimizer += offload_seconds(shards, away, states, self.problem.cluster.gpu)
-        return StageSeconds(
+        return Once(
             reduce_gradients=reduce,
             gather_parameters=gather,
             optimizer=optimizer,
             other=compute.gradient_housekeeping(parameters.trainable),
+            buckets=gradient_buckets(parameters, self.groups["dp_cp"].size),
         )
 
 
@@ -196,12 +198,16 @@ class GridBatch:
         self.shapes = [self._shape(each, split.layers_by_stage[each]) for each in stages]
         self.decided_bytes = [self._decided(stage) for stage in stages]
         self._recomputed: dict[tuple[object, ...], Recomputed] = {}
-        self._seconds: dict[tuple[object, ...], tuple[list[float], float]] = {}
         layer = self.layers.any.shape
         head = evaluator.compute.head(layer.tokens, grid.sizes[0])
-        self.head_seconds = (1 + workload.mtp_num_layers) * (head.forward + head.backward)
-        self.boundary_seconds = grid.communication.stage_boundary(
-            layer.sharded_tokens * layer.hidden * BF16, len(grid.shapes)
+        heads = 1 + workload.mtp_num_layers
+        self.time = GridTime(
+            layers=self.layers,
+            num_microbatches=self.num_microbatches,
+            once=grid.once,
+            heads=PartSeconds(forward=heads * head.forward, backward=heads * head.backward),
+            message=grid.communication.message(layer),
+            overlap=evaluator.overlap,
         )
 
     def recomputed(self, stage: int, counts: LayerCounts, recompute: Recompute) -> "Recomputed":
@@ -218,25 +224,6 @@ class GridBatch:
             ]
             found = self._recomputed[key] = kept, _candidates(sizes)
         return found
-
-    def seconds(self, counts: StageCounts, recompute: Recompute) -> tuple[list[float], float]:
-        """Seconds of one microbatch on every stage, boundaries apart, and of what is done once."""
-        key = (counts, recompute.modules)
-        found = self._seconds.get(key)
-        if found is None:
-            found = self._seconds[key] = self._add_up(counts, recompute)
-        return found
-
-    def _add_up(self, counts: StageCounts, recompute: Recompute) -> tuple[list[float], float]:
-        overlap = self.grid.evaluator.overlap
-        seconds, once = [], 0.0
-        for stage, layers in enumerate(counts):
-            compute, exchanged = self.layers.microbatch_seconds(layers, recompute)
-            if stage == len(counts) - 1:
-                compute += self.head_seconds
-            seconds.append(compute + exchanged)
-            once = max(once, overlap.seen(self.grid.once[stage], compute))
-        return seconds, once
 
     def _decided(self, stage: int) -> list[tuple[Moment, float]]:
         """What is there at the decisive moments whatever is recomputed and kept in flight: of those
@@ -268,36 +255,41 @@ class PipelineView:
 
     def is_full(self, micro_batch_size: int) -> bool:
         """Whether there are enough microbatches for one more to leave memory as it is."""
-        stages, virtual = self.split.split.num_stages, self.split.split.num_virtual_stages
-        number = self.grid.num_microbatches(micro_batch_size)
-        group = self.grid.problem.settings.microbatch_group_size_per_vp_stage
-        kept, with_more = (
-            in_flight_microbatches(stages, virtual, each, 0, group) for each in (number, number + 1)
+        schedule = self.schedule(self.grid.num_microbatches(micro_batch_size))
+        return schedule.warm_up(0) < schedule.num_passes
+
+    def schedule(self, num_microbatches: int) -> Schedule:
+        """The schedule of so many microbatches."""
+        split, settings = self.split.split, self.grid.problem.settings
+        return Schedule(
+            num_stages=split.num_stages,
+            num_virtual_stages=split.num_virtual_stages,
+            num_microbatches=num_microbatches,
+            group=settings.microbatch_group_size_per_vp_stage or split.num_stages,
         )
-        return kept == with_more
 
     def batch(self, micro_batch_size: int) -> "BatchView":
         """The view of a micro-batch size."""
-        return BatchView(self.grid.batch(micro_batch_size, self.split), self.split)
+        batch = self.grid.batch(micro_batch_size, self.split)
+        return BatchView(batch, self.split, self.schedule(batch.num_microbatches))
 
 
 class BatchView:
     """A micro-batch on a pipeline; answers for every choice of recomputation."""
 
-    def __init__(self, batch: GridBatch, split: SplitView) -> None:
+    def __init__(self, batch: GridBatch, split: SplitView, schedule: Schedule) -> None:
         self._batch, self._grid, self._split = batch, batch.grid, split
-        self._layers = batch.layers
+        self._layers, self._schedule = batch.layers, schedule
         self.num_microbatches = batch.num_microbatches
-        self._boundary = batch.boundary_seconds * split.split.num_virtual_stages
         self._in_flight = [
             in_flight_microbatches(
-                split.split.num_stages,
-                split.split.num_virtual_stages,
-                self.num_microbatches,
+                schedule.num_stages,
+                schedule.num_virtual_stages,
+                schedule.num_microbatches,
                 stage,
-                batch.grid.problem.settings.microbatch_group_size_per_vp_stage,
+                schedule.group,
             )
-            for stage in range(split.split.num_stages)
+            for stage in range(schedule.num_stages)
         ]
 
     def device_used(self, recompute: Recompute) -> float:
@@ -345,43 +337,18 @@ class BatchView:
         """Parameters of any rank of a stage."""
         return self._grid.shapes[stage].parameters
 
+    def least_seconds(self, recompute: Recompute) -> float:
+        """Seconds that a step takes at least, quickly known."""
+        return self._batch.time.least_seconds(self._split.counts(recompute), recompute)
+
+    def passes(self, recompute: Recompute) -> Passes:
+        """What the stages do in a step."""
+        return self._batch.time.passes(self._split, self._schedule, recompute)
+
     def step_seconds(self, recompute: Recompute) -> float:
         """Seconds of a step."""
-        seconds, once = self._batch.seconds(self._split.counts(recompute), recompute)
-        return self._pipelined([stage + self._boundary for stage in seconds]) + once
+        return simulated_seconds(self.passes(recompute))
 
     def step_time(self, recompute: Recompute) -> StepTime:
         """Seconds of a step, term by term."""
-        stages = [self._seconds(stage, recompute) for stage in range(self._split.split.num_stages)]
-        pipelined = self._pipelined([stage.microbatch for stage in stages])
-        overlap = self._grid.evaluator.overlap
-        return step_time(stages, self.num_microbatches, pipelined, overlap)
-
-    def _pipelined(self, stage_seconds: list[float]) -> float:
-        return pipeline_seconds(
-            stage_seconds, self.num_microbatches, self._split.split.num_virtual_stages
-        )
-
-    def _seconds(self, stage: int, recompute: Recompute) -> StageSeconds:
-        compute = tp = ep = cp = cp_hidden = 0.0
-        for kind, full, count in self._split.layers(stage, recompute):
-            view = self._layers.views[kind]
-            layer = view.seconds
-            again = layer.recompute(recompute, full=full)
-            compute += count * (layer.forward + layer.backward + again)
-            exchanged = view.communication(recompute, full=full)
-            tp += count * exchanged.tp
-            ep += count * exchanged.ep
-            cp += count * exchanged.cp
-            cp_hidden += count * exchanged.cp_hidden
-        if stage == self._split.split.num_stages - 1:
-            compute += self._batch.head_seconds
-        return replace(
-            self._grid.once[stage],
-            compute=compute,
-            tp=tp,
-            ep=ep,
-            cp=cp,
-            cp_hidden=cp_hidden,
-            pp=self._boundary,
-        )
+        return self._batch.time.step_time(self._split, self._schedule, recompute)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from planner.communication import Communication, LayerCommunication
 from planner.compute import Compute, LayerSeconds
 from planner.layer_moments import (
     LayerActivations,
@@ -13,7 +14,6 @@ from planner.layout import Recompute
 from planner.model_spec import LayerKind
 from planner.precision import fp8_recipe
 from planner.problem import Problem
-from planner.step_time import Communication, LayerCommunication
 from planner.workload import TunerType
 
 GridSizes = tuple[int, int, int, int, int]  # tp, cp, pp, ep, etp
@@ -47,14 +47,17 @@ class LayerView:
         return found
 
     def microbatch_seconds(self, recompute: Recompute, *, full: bool) -> tuple[float, float]:
-        """Compute of forward, backward and recomputation, and exposed communication, in seconds."""
+        """Seconds of the forward pass, and of the backward pass with recomputation, exposed
+        communication included."""
         key = full or recompute.modules
         found = self._seconds.get(key)
         if found is None:
             exchanged = self.communication(recompute, full=full)
-            compute = self.seconds.forward + self.seconds.backward
-            compute += self.seconds.recompute(recompute, full=full)
-            found = (compute, exchanged.tp + exchanged.ep + exchanged.cp)
+            again = self.seconds.recompute(recompute, full=full)
+            found = (
+                self.seconds.forward + exchanged.forward.exposed,
+                self.seconds.backward + again + exchanged.backward.exposed,
+            )
             self._seconds[key] = found
         return found
 
@@ -63,12 +66,11 @@ class LayerView:
         key = (full, full or recompute.feed_forward(self.shape.is_moe))
         found = self._exchanged.get(key)
         if found is None:
-            attention = self.seconds.attention
             found = self._exchanged[key] = self._communication.layer(
                 self.imbalanced,
-                attention_forwards=1 + key[0],
-                feed_forward_forwards=1 + key[1],
-                attention_seconds=attention.forward + attention.backward,
+                self.seconds.attention,
+                attention_again=key[0],
+                feed_forward_again=key[1],
             )
         return found
 
@@ -173,13 +175,13 @@ class LayerSet:
         )
 
     def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:
-        """Compute of these layers, forward and backward, and their exposed communication."""
-        compute = exchanged = 0.0
+        """Seconds of the forward and of the backward pass of these layers."""
+        forward = backward = 0.0
         for kind, full, count in counts:
             layer = self.views[kind].microbatch_seconds(recompute, full=full)
-            compute += count * layer[0]
-            exchanged += count * layer[1]
-        return compute, exchanged
+            forward += count * layer[0]
+            backward += count * layer[1]
+        return forward, backward
 
 
 def _local_sizes(sizes: GridSizes, micro_batch_size: int) -> tuple[int, ...]:

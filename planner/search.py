@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from planner.candidates import Candidate, Contenders
 from planner.constraints import LEVELS, rules_for
 from planner.evaluate import Evaluator
 from planner.layer_view import GridSizes
@@ -69,52 +70,6 @@ def _selective(problem: Problem) -> list[Recompute]:
     return [Recompute(granularity="selective", modules=each) for each in kept if each]
 
 
-class Candidate:
-    """A layout that fits, with what ranks it."""
-
-    __slots__ = (
-        "_sizes",
-        "micro_batch_size",
-        "order",
-        "plainness",
-        "recompute",
-        "step_seconds",
-        "verdict",
-    )
-
-    def __init__(
-        self,
-        sizes: Sizes,
-        micro_batch_size: int,
-        recompute: Recompute,
-        verdict: Verdict,
-        step_seconds: float,
-    ) -> None:
-        self._sizes, self.micro_batch_size, self.recompute = sizes, micro_batch_size, recompute
-        self.verdict, self.step_seconds = verdict, step_seconds
-        # What fits first, then speed, then the plainer layout.
-        self.plainness = (sizes.etp, sizes.cp, sizes.tp, sizes.vpp, sizes.pp, sizes.ep)
-        self.order = (
-            verdict.order,
-            _rounded(step_seconds),
-            self.plainness,
-            micro_batch_size,
-            (recompute.granularity, recompute.modules),
-        )
-
-    def layout(self, problem: Problem) -> Layout:
-        """The layout."""
-        chosen = replace(
-            self._sizes, micro_batch_size=self.micro_batch_size, recompute=self.recompute
-        )
-        return as_layout(problem, chosen)
-
-
-def _rounded(step_seconds: float) -> float:
-    """Seconds that differ by less than this are the same, added up in another order."""
-    return round(step_seconds, 9)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
     """How many layouts a rule refused, and one of them."""
@@ -154,11 +109,11 @@ class _Tally:
 def search(evaluator: Evaluator) -> SearchResult:
     """All layouts of a problem, ranked by tokens per second; deterministic."""
     tally = _Tally()
-    best: dict[GridSizes, Candidate] = {}
+    grids: dict[GridSizes, Contenders] = {}
     for pipeline in _legal(evaluator, tally):
         sizes = pipeline.sizes
         grid = (sizes.tp, sizes.cp, sizes.pp, sizes.ep, sizes.etp)
-        _best_of_pipeline(evaluator, grid, pipeline, tally, best)
+        _gather(evaluator, grid, pipeline, tally, grids)
     missed = tally.least_over
     return SearchResult(
         enumerated=tally.enumerated,
@@ -168,7 +123,7 @@ def search(evaluator: Evaluator) -> SearchResult:
             rule_id: Rejection(count=tally.counts[rule_id], example=sizes, violation=violation)
             for rule_id, (sizes, violation) in tally.examples.items()
         },
-        ranked=_ranked(list(best.values())),
+        ranked=_ranked([contenders.best() for contenders in grids.values()]),
         nearest_miss=as_layout(evaluator.problem, missed[1]) if missed else None,
     )
 
@@ -202,14 +157,14 @@ def _ranked(candidates: list[Candidate]) -> list[Candidate]:
     return plainest + [candidate for candidate in ranked if candidate not in tied]
 
 
-def _best_of_pipeline(
+def _gather(
     evaluator: Evaluator,
     grid: GridSizes,
     pipeline: _Pipeline,
     tally: _Tally,
-    best: dict[GridSizes, Candidate],
+    grids: dict[GridSizes, Contenders],
 ) -> None:
-    """Evaluate every micro-batch and recomputation of a pipeline; keep what is its grid's best.
+    """Look at the memory of every micro-batch and recomputation of a pipeline; keep what fits.
 
     While the pipeline is full, memory never falls as the micro-batch grows (tests hold it), so that
     once a choice of recomputation exceeds the GPU, larger micro-batches are not evaluated.
@@ -234,11 +189,8 @@ def _best_of_pipeline(
                 tally.missed(used, sizes, micro_batch_size, recompute)
                 continue
             tally.fitting += 1
-            seconds, known = batch.step_seconds(recompute), best.get(grid)
-            if known is None or (found.order, _rounded(seconds)) <= known.order[:2]:
-                candidate = Candidate(sizes, micro_batch_size, recompute, found, seconds)
-                if known is None or candidate.order < known.order:
-                    best[grid] = candidate
+            contenders = grids.setdefault(grid, Contenders())
+            contenders.add(found, sizes, micro_batch_size, recompute, batch)
 
 
 def _divisors(number: int) -> list[int]:

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from planner.communication import Communication
 from planner.layer_view import GridSizes
 from planner.layout import NO_RECOMPUTE
 from planner.parts import layer_parts
 from planner.split import SplitCosts
-from planner.step_time import Communication
 
 if TYPE_CHECKING:
     from planner.evaluate import Evaluator

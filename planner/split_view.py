@@ -1,6 +1,7 @@
 """A pipeline split as evaluation sees it: how many layers of which kind every stage holds."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from planner.layer_view import LayerCounts
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
@@ -8,6 +9,13 @@ from planner.model_spec import LayerKind
 from planner.problem import Problem
 
 StageCounts = tuple[LayerCounts, ...]
+ChunkCounts = tuple[tuple[LayerCounts, ...], ...]  # by stage and chunk
+
+
+def _whole(recompute: Recompute) -> tuple[bool, int | None]:
+    """Whether layers are recomputed as a whole, and how many of a chunk if not all."""
+    block = recompute.num_layers if recompute.method == "block" else None
+    return recompute.granularity == "full", block
 
 
 class SplitView:
@@ -17,7 +25,9 @@ class SplitView:
         self.split = split
         self._kinds, self._mtp_kind = problem.model.layer_kinds, problem.model.mtp_kind
         self._mtp_num_layers = problem.workload.mtp_num_layers
+        self._last = (split.num_stages - 1, split.num_virtual_stages - 1)
         self._counts: dict[tuple[bool, int | None], StageCounts] = {}
+        self._chunks: dict[tuple[bool, int | None], ChunkCounts] = {}
         self.layers_by_stage = self.counts(NO_RECOMPUTE)
         self.decisive = self._decisive_stages()
 
@@ -27,23 +37,42 @@ class SplitView:
 
     def counts(self, recompute: Recompute) -> StageCounts:
         """Layers of every stage under a choice of recomputation."""
-        whole = recompute.granularity == "full"
-        block = recompute.num_layers if recompute.method == "block" else None
+        whole, block = _whole(recompute)
         found = self._counts.get((whole, block))
         if found is None:
+            chunks = range(self.split.num_virtual_stages)
             stages = range(self.split.num_stages)
-            found = tuple(self._count(stage, whole, block) for stage in stages)
+            found = tuple(self._count(stage, chunks, whole, block) for stage in stages)
             self._counts[whole, block] = found
         return found
 
-    def _count(self, stage: int, whole: bool, block: int | None) -> LayerCounts:
+    def chunks(self, recompute: Recompute) -> ChunkCounts:
+        """Layers of every chunk of every stage under a choice of recomputation."""
+        whole, block = _whole(recompute)
+        found = self._chunks.get((whole, block))
+        if found is None:
+            found = tuple(
+                tuple(
+                    self._count(stage, (chunk,), whole, block)
+                    for chunk in range(self.split.num_virtual_stages)
+                )
+                for stage in range(self.split.num_stages)
+            )
+            self._chunks[whole, block] = found
+        return found
+
+    def _count(
+        self, stage: int, chunks: Iterable[int], whole: bool, block: int | None
+    ) -> LayerCounts:
+        """Layers of some chunks of a stage; those of MTP are on the last of all chunks."""
         found: Counter[tuple[LayerKind, bool]] = Counter()
-        for first, end in self.split.chunks[stage]:
+        for chunk in chunks:
+            first, end = self.split.chunks[stage][chunk]
             recomputed = (end if block is None else min(end, first + block)) if whole else first
             for layer in range(first, end):
                 found[self._kinds[layer], layer < recomputed] += 1
-        if self._mtp_num_layers and stage == self.split.num_stages - 1:
-            found[self._mtp_kind, whole] += self._mtp_num_layers
+            if self._mtp_num_layers and (stage, chunk) == self._last:
+                found[self._mtp_kind, whole] += self._mtp_num_layers
         return tuple((kind, full, count) for (kind, full), count in found.items())
 
     def _decisive_stages(self) -> tuple[int, ...]:

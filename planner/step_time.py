@@ -1,19 +1,17 @@
 """Seconds of a step: a list of terms, seen from the slowest stage, adding up to the total.
 
-Compute comes from `planner.compute`, collectives from `planner.collectives`, the bubble from
-`planner.schedule`. Nothing overlaps but what `hidden` names: gradients and parameters of data
-parallelism by the recipe's flags, the context-parallel ring by its design. ms-swift 4.6 has no
-schedule that hides expert-parallel communication.
+Compute comes from `planner.compute`, collectives from `planner.communication`, bubbles and waiting
+for messages from `planner.schedule`. Nothing overlaps but what `hidden` names.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.cluster import Cluster
-from planner.collectives import Collective, collective_seconds
-from planner.compute import BACKWARD_OVER_FORWARD_GEMM
-from planner.layer_shape import BF16, LayerShape
 from planner.parameters import RankParameters
-from planner.placement import GroupPlacement
+from planner.schedule import Passes, Schedule, simulated_seconds
+
+# A bucket has so many gradients, and so many for every rank that reduces them (ms-swift 4.6.0,
+# swift/megatron/utils/megatron_lm_utils.py:683).
+BUCKET_ELEMENTS, BUCKET_ELEMENTS_A_RANK = 40_000_000, 1_000_000
 
 # Categories of `step_seconds`, in the order that they are shown.
 CATEGORIES = (
@@ -66,149 +64,165 @@ class StepTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerCommunication:
-    """Exposed and hidden seconds of the collectives of one layer and microbatch."""
+class Once:
+    """Seconds of what a stage does once a step, and the buckets of its gradients."""
 
-    tp: float
-    ep: float
-    cp: float
-    cp_hidden: float
+    reduce_gradients: float
+    gather_parameters: float
+    optimizer: float
+    other: float
+    buckets: int
 
 
-class Communication:
-    """Seconds of the collectives of a layout on a cluster."""
+def gradient_buckets(parameters: RankParameters, ranks: int) -> int:
+    """Buckets that gradients of dense parameters and of experts are reduced in, at least one."""
+    size = max(BUCKET_ELEMENTS, BUCKET_ELEMENTS_A_RANK * ranks)
+    return max(
+        1,
+        sum(-(-each // size) for each in (parameters.trainable_dense, parameters.trainable_expert)),
+    )
 
-    def __init__(self, cluster: Cluster, groups: dict[str, GroupPlacement]) -> None:
-        self._cluster, self._groups = cluster, groups
 
-    def seconds(self, collective: Collective, num_bytes: float, group: str) -> float:
-        """Seconds of one collective of a group."""
-        return collective_seconds(collective, num_bytes, self._groups[group], self._cluster)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """Exposed seconds of what a stage does once a step, by when it does it."""
 
-    def layer(
-        self,
-        shape: LayerShape,
-        *,
-        attention_forwards: int,
-        feed_forward_forwards: int,
-        attention_seconds: float,
-    ) -> LayerCommunication:
-        """Collectives of a layer, whose parts run forward as often as said and backward once.
+    ready: float  # before its first input may come
+    opening: float  # when that has come
+    after: float  # after its last pass
 
-        Sequence parallelism: all-gather into and reduce-scatter out of each tensor-parallel block
-        forward; backward the same reversed, and the input gathered again for its weight gradient
-        (Korthikanti et al., arXiv 2205.05198, section 4.2.2). Experts: dispatch and combine are an
-        all-to-all each, forward and backward, as slow as the rank that receives most; with ETP the
-        received rows are gathered and reduced.
-        Context parallelism: keys and values go round the ring while attention runs.
-        """
-        hidden_bytes = shape.tokens * shape.hidden * BF16
-        gather = self.seconds("all_gather", hidden_bytes, "tp")
-        scatter = self.seconds("reduce_scatter", hidden_bytes, "tp")
-        feed_forward_blocks = 1 if not shape.is_moe or shape.shared_ffn else 0
-        forwards = attention_forwards + feed_forward_blocks * feed_forward_forwards
-        tp = forwards * (gather + scatter) + (1 + feed_forward_blocks) * (2 * gather + scatter)
-        ep = 0.0
-        if shape.is_moe:
-            etp = self._groups["etp"].size
-            rows = max(shape.sent_rows, shape.routed_rows / etp) * shape.hidden * BF16
-            both = 2 * self.seconds("all_to_all", rows, "ep")
-            both += self.seconds("all_gather", rows * etp, "etp")
-            both += self.seconds("reduce_scatter", rows * etp, "etp")
-            ep = (feed_forward_forwards + 1) * both
-        ring = self._groups["cp"].size - 1
-        step = self.seconds("p2p", shape.tokens * shape.keys_and_values * BF16, "cp")
-        cp = ring * step * (attention_forwards + 2) if ring else 0.0
-        exposed = max(0.0, cp - attention_seconds)
-        return LayerCommunication(tp=tp, ep=ep, cp=exposed, cp_hidden=cp - exposed)
 
-    def stage_boundary(self, hidden_bytes: float, num_stages: int) -> float:
-        """Receiving and sending activations and gradients of one microbatch of one chunk."""
-        return 2 * self.seconds("p2p", hidden_bytes, "pp") if num_stages > 1 else 0.0
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What communication hides behind, by flag.
 
-    def data_parallel(
-        self, parameters: RankParameters, *, gradient_bytes: float, sharded: bool
+    `grad_reduce` (overlap_grad_reduce) reduces gradients during the backward pass of the last
+    microbatch, `param_gather` (overlap_param_gather) gathers parameters during the forward pass of
+    the first one.
+    """
+
+    grad_reduce: bool = False
+    param_gather: bool = False
+
+    def exposed(
+        self, once: Once, forward: float, backward: float, schedule: Schedule, stage: int
     ) -> tuple[float, float]:
-        """Reduce-scatter of the gradients and all-gather of the bf16 parameters of a step; where
-        the optimizer is not sharded, an all-reduce and nothing."""
-        reduce = gather = 0.0
-        collective: Collective = "reduce_scatter" if sharded else "all_reduce"
-        for elements, group in (
-            (parameters.trainable_dense, "dp_cp"),
-            (parameters.trainable_expert, "edp"),
-        ):
-            reduce += self.seconds(collective, elements * gradient_bytes, group)
-            gather += self.seconds("all_gather", elements * BF16, group) if sharded else 0.0
+        """Exposed seconds of the gradients' reduction and of the parameters' gathering of a stage,
+        whose microbatch takes `forward` and `backward`.
+
+        The first stage reduces and gathers in buckets, layer by layer; the others have one bucket
+        (megatron-core 0.16.1, megatron/core/distributed/distributed_data_parallel.py:101), and
+        begin with it after their last backward pass (align_grad_reduce, ms-swift's default). With
+        interleaving each chunk is reduced when its last microbatch is through, and gathered before
+        its first (schedules.py: grad_sync_func, param_sync_func).
+        """
+        pieces, microbatches = once.buckets if stage == 0 else 1, 1
+        if schedule.interleaved:
+            pieces, microbatches = schedule.num_virtual_stages, schedule.group
+        reduce, gather = once.reduce_gradients, once.gather_parameters
+        if self.grad_reduce:
+            reduce = _exposed(reduce, microbatches * backward, pieces)
+        if self.param_gather:
+            gather = _exposed(gather, microbatches * forward, pieces)
         return reduce, gather
+
+    def around(
+        self, once: Once, forward: float, backward: float, schedule: Schedule, stage: int
+    ) -> Around:
+        """When a stage does what it does once a step; arguments as of `exposed`.
+
+        Parameters are gathered with the optimizer step; overlapping, when the first forward pass
+        asks for them (`_make_forward_pre_hook`), with interleaving at once (align_param_gather).
+        """
+        reduce, gather = self.exposed(once, forward, backward, schedule, stage)
+        waits = self.param_gather and not schedule.interleaved
+        ready = once.optimizer + once.other
+        return Around(
+            ready=ready if waits else ready + gather,
+            opening=gather if waits else 0.0,
+            after=reduce,
+        )
+
+    def least(self, once: Once) -> float:
+        """What a stage takes at least once a step, whatever hides the rest."""
+        reduce = 0.0 if self.grad_reduce else once.reduce_gradients
+        gather = 0.0 if self.param_gather else once.gather_parameters
+        return once.optimizer + once.other + reduce + gather
+
+
+def _exposed(seconds: float, cover: float, pieces: int) -> float:
+    """What is seen of communication in equal pieces, each beginning with or after its piece of
+    the compute that covers it: at least one piece is not covered."""
+    return max(seconds / pieces, seconds - cover * (pieces - 1) / pieces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSeconds:
     """One stage: seconds of a microbatch by cause, and of a step by cause."""
 
-    reduce_gradients: float
-    gather_parameters: float
-    optimizer: float
-    other: float
+    once: Once
+    reduce: float  # exposed
+    gather: float  # exposed
     compute: float = 0.0
     tp: float = 0.0
     ep: float = 0.0
     cp: float = 0.0
     cp_hidden: float = 0.0
-    pp: float = 0.0
 
     @property
     def microbatch(self) -> float:
         """Seconds of one microbatch, forward and backward, with exposed communication."""
-        return self.compute + self.tp + self.ep + self.cp + self.pp
+        return self.compute + self.tp + self.ep + self.cp
 
     @property
-    def once(self) -> float:
-        """Seconds after the last microbatch."""
-        return self.reduce_gradients + self.gather_parameters + self.optimizer + self.other
+    def outside(self) -> float:
+        """Seconds outside the microbatches."""
+        return self.once.optimizer + self.once.other + self.reduce + self.gather
 
 
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """What data-parallel communication hides behind, by flag.
+def step_time(stages: list[StageSeconds], passes: Passes) -> StepTime:
+    """The step as its slowest stage sees it.
 
-    `overlap_grad_reduce` reduces gradients during the backward pass of the last microbatch,
-    `overlap_param_gather` gathers parameters during the forward pass of the first one.
+    What it waits for messages is what the step takes longer because of them; the bubble is the rest
+    of its waiting.
     """
-
-    grad_reduce: bool = False
-    param_gather: bool = False
-
-    def hidden(self, stage: StageSeconds, compute: float) -> tuple[float, float]:
-        """Hidden seconds of the gradients' reduce-scatter and of the parameters' all-gather."""
-        forward = compute / (1 + BACKWARD_OVER_FORWARD_GEMM)
-        reduce = min(stage.reduce_gradients, compute - forward) if self.grad_reduce else 0.0
-        gather = min(stage.gather_parameters, forward) if self.param_gather else 0.0
-        return reduce, gather
-
-    def seen(self, stage: StageSeconds, compute: float) -> float:
-        """Seconds of a stage outside its microbatches; `compute` is that of one microbatch."""
-        return stage.once - sum(self.hidden(stage, compute))
-
-
-def step_time(
-    stages: list[StageSeconds], num_microbatches: int, pipeline: float, overlap: Overlap
-) -> StepTime:
-    """The step as its slowest stage sees it; `pipeline` is the time of all microbatches."""
-    number = num_microbatches
-    slowest = max(range(len(stages)), key=lambda index: stages[index].microbatch)
-    last = max(stages, key=lambda each: overlap.seen(each, each.compute))
-    bubble = pipeline - number * stages[slowest].microbatch
+    number = passes.schedule.num_microbatches
+    own = [number * each.microbatch + each.outside for each in stages]
+    slowest = max(range(len(stages)), key=own.__getitem__)
+    at_once = simulated_seconds(replace(passes, message=0.0))
+    messages = simulated_seconds(passes) - at_once
+    stage = stages[slowest]
     return StepTime(
         terms=(
-            *_microbatch_terms(stages[slowest], number),
-            TimeTerm("bubble", "pipeline_bubble", bubble, 0.0, "other stages' passes / vpp"),
-            *_once_terms(last, overlap),
+            *_microbatch_terms(stage, number),
+            _message_term(passes, slowest, messages),
+            TimeTerm(
+                "bubble",
+                "pipeline_bubble",
+                at_once - own[slowest],
+                0.0,
+                "passes of all stages in Megatron-Core's order - what the slowest stage does",
+            ),
+            *_once_terms(stage),
         ),
         slowest_stage=slowest,
         compute_seconds=tuple(
-            number * each.compute + each.optimizer + each.other for each in stages
+            number * each.compute + each.once.optimizer + each.once.other for each in stages
         ),
+    )
+
+
+def _message_term(passes: Passes, stage: int, exposed: float) -> TimeTerm:
+    """What messages between stages cost, and what of a stage's own they do not."""
+    schedule = passes.schedule
+    ends = (stage == 0) + (stage == schedule.num_stages - 1)
+    sent = 2 * schedule.num_passes - ends * schedule.num_microbatches
+    return TimeTerm(
+        "stage_boundaries",
+        "exposed_pp_communication",
+        exposed,
+        max(0.0, sent * passes.message - exposed),
+        "the schedule with messages - without",
     )
 
 
@@ -232,36 +246,29 @@ def _microbatch_terms(stage: StageSeconds, number: int) -> tuple[TimeTerm, ...]:
             number * stage.cp_hidden,
             formula,
         ),
-        TimeTerm(
-            "stage_boundaries",
-            "exposed_pp_communication",
-            number * stage.pp,
-            0.0,
-            "microbatches * 2 messages * chunks",
-        ),
     )
 
 
-def _once_terms(stage: StageSeconds, overlap: Overlap) -> tuple[TimeTerm, ...]:
+def _once_terms(stage: StageSeconds) -> tuple[TimeTerm, ...]:
     """What a stage spends once a step."""
-    reduce, gather = overlap.hidden(stage, stage.compute)
+    once = stage.once
     return (
         TimeTerm(
             "gradient_reduce_scatter",
             "exposed_dp_communication",
-            stage.reduce_gradients - reduce,
-            reduce,
+            stage.reduce,
+            once.reduce_gradients - stage.reduce,
             "gradients of trainable dense over dp*cp, experts over edp",
         ),
         TimeTerm(
             "parameter_all_gather",
             "exposed_dp_communication",
-            stage.gather_parameters - gather,
-            gather,
+            stage.gather,
+            once.gather_parameters - stage.gather,
             "2 B * trainable dense over dp*cp, experts over edp",
         ),
-        TimeTerm("adam", "optimizer", stage.optimizer, 0.0, "30 B * optimizer elements / memory"),
+        TimeTerm("adam", "optimizer", once.optimizer, 0.0, "30 B * optimizer elements / memory"),
         TimeTerm(
-            "gradient_buffers", "other", stage.other, 0.0, "8 B * trainable parameters / memory"
+            "gradient_buffers", "other", once.other, 0.0, "8 B * trainable parameters / memory"
         ),
     )

@@ -1,0 +1,97 @@
+"""Layouts that fit, and the best of those of a grid: rankings by simulated seconds, for little."""
+
+from dataclasses import replace
+from math import inf
+
+from planner.evaluate import BatchView
+from planner.layout import Layout, Recompute
+from planner.problem import Problem, Sizes, as_layout
+from planner.schedule import simulated_seconds
+from planner.verdict import Verdict
+
+# Seconds that differ by less are the same, added up in another order.
+_SAME_DIGITS = 9
+SAME_SECONDS = 10.0**-_SAME_DIGITS
+
+
+class Candidate:
+    """A layout that fits, with what ranks it."""
+
+    __slots__ = (
+        "_sizes",
+        "micro_batch_size",
+        "order",
+        "plainness",
+        "recompute",
+        "step_seconds",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        micro_batch_size: int,
+        recompute: Recompute,
+        verdict: Verdict,
+        step_seconds: float,
+    ) -> None:
+        self._sizes, self.micro_batch_size, self.recompute = sizes, micro_batch_size, recompute
+        self.verdict, self.step_seconds = verdict, step_seconds
+        # What fits first, then speed, then the plainer layout.
+        self.plainness = (sizes.etp, sizes.cp, sizes.tp, sizes.vpp, sizes.pp, sizes.ep)
+        self.order = (
+            verdict.order,
+            _rounded(step_seconds),
+            self.plainness,
+            micro_batch_size,
+            (recompute.granularity, recompute.modules),
+        )
+
+    def layout(self, problem: Problem) -> Layout:
+        """The layout."""
+        chosen = replace(
+            self._sizes, micro_batch_size=self.micro_batch_size, recompute=self.recompute
+        )
+        return as_layout(problem, chosen)
+
+
+def _rounded(step_seconds: float) -> float:
+    return round(step_seconds, _SAME_DIGITS)
+
+
+class Contenders:
+    """Layouts of a grid that fit, of the best verdict so far, each with the least seconds that its
+    step may take."""
+
+    def __init__(self) -> None:
+        self._verdict = Verdict.EXCEEDS
+        self._found: list[tuple[float, int, Sizes, int, Recompute, BatchView]] = []
+
+    def add(
+        self, found: Verdict, sizes: Sizes, size: int, recompute: Recompute, batch: BatchView
+    ) -> None:
+        """Take in a layout, unless others fit better."""
+        if found.order < self._verdict.order:
+            self._verdict, self._found = found, []
+        if found is self._verdict:
+            number = len(self._found)
+            least = batch.least_seconds(recompute)
+            self._found.append((least, number, sizes, size, recompute, batch))
+
+    def best(self) -> Candidate:
+        """The first in rank of them: pipelines are simulated in the order of the least seconds,
+        until even those are more than what the best one takes."""
+        best: Candidate | None = None
+        limit = inf
+        for least, _, sizes, size, recompute, batch in sorted(self._found):
+            if least > limit:
+                break
+            passes = batch.passes(recompute)
+            if passes.least_seconds() > limit:
+                continue
+            seconds = simulated_seconds(passes)
+            candidate = Candidate(sizes, size, recompute, self._verdict, seconds)
+            if best is None or candidate.order < best.order:
+                best, limit = candidate, seconds + SAME_SECONDS
+        assert best is not None
+        return best

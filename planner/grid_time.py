@@ -1,0 +1,107 @@
+"""The time of a micro-batch on a grid: what every stage and chunk takes, for any pipeline on it."""
+
+from dataclasses import dataclass, field
+
+from planner.compute import PartSeconds
+from planner.layer_view import LayerSet
+from planner.layout import Recompute
+from planner.schedule import Passes, Schedule
+from planner.split_view import SplitView, StageCounts
+from planner.step_time import Once, Overlap, StageSeconds, StepTime, step_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridTime:
+    """Answers for every split and every choice of recomputation.
+
+    `once` is by stage; `heads` is the compute of the output layer and loss, MTP's included.
+    """
+
+    layers: LayerSet
+    num_microbatches: int
+    once: list[Once]
+    heads: PartSeconds
+    message: float  # from a stage to the next one
+    overlap: Overlap
+    _least: dict[tuple[object, ...], float] = field(default_factory=dict)
+
+    def least_seconds(self, counts: StageCounts, recompute: Recompute) -> float:
+        """Seconds that a step takes at least, whatever the schedule: those of its slowest stage."""
+        key = (counts, recompute.modules)
+        found = self._least.get(key)
+        if found is None:
+            found = self._least[key] = self._slowest(counts, recompute)
+        return found
+
+    def _slowest(self, counts: StageCounts, recompute: Recompute) -> float:
+        slowest, last = 0.0, len(counts) - 1
+        for stage, layers in enumerate(counts):
+            seconds = sum(self.layers.microbatch_seconds(layers, recompute))
+            if stage == last:
+                seconds += self.heads.forward + self.heads.backward
+            seconds = self.num_microbatches * seconds + self.overlap.least(self.once[stage])
+            slowest = max(slowest, seconds)
+        return slowest
+
+    def passes(self, split: SplitView, schedule: Schedule, recompute: Recompute) -> Passes:
+        """What the stages do in a step."""
+        chunks = [
+            [self.layers.microbatch_seconds(counts, recompute) for counts in stage]
+            for stage in split.chunks(recompute)
+        ]
+        forward = [[seconds[0] for seconds in stage] for stage in chunks]
+        backward = [[seconds[1] for seconds in stage] for stage in chunks]
+        forward[-1][-1] += self.heads.forward
+        backward[-1][-1] += self.heads.backward
+        around = [
+            self.overlap.around(once, sum(forward[stage]), sum(backward[stage]), schedule, stage)
+            for stage, once in enumerate(self.once)
+        ]
+        return Passes(
+            schedule=schedule,
+            forward=forward,
+            backward=backward,
+            message=self.message,
+            ready=[each.ready for each in around],
+            opening=[each.opening for each in around],
+            after=[each.after for each in around],
+        )
+
+    def step_time(self, split: SplitView, schedule: Schedule, recompute: Recompute) -> StepTime:
+        """Seconds of a step, term by term."""
+        passes = self.passes(split, schedule, recompute)
+        stages = [
+            self._stage(split, stage, recompute, passes) for stage in range(schedule.num_stages)
+        ]
+        return step_time(stages, passes)
+
+    def _stage(
+        self, split: SplitView, stage: int, recompute: Recompute, passes: Passes
+    ) -> StageSeconds:
+        """Seconds of a stage by cause."""
+        compute = tp = ep = cp = cp_hidden = 0.0
+        for kind, full, count in split.layers(stage, recompute):
+            view = self.layers.views[kind]
+            layer, exchanged = view.seconds, view.communication(recompute, full=full)
+            again = layer.recompute(recompute, full=full)
+            compute += count * (layer.forward + layer.backward + again)
+            for way in (exchanged.forward, exchanged.backward):
+                tp += count * way.tp
+                ep += count * way.ep
+                cp += count * way.cp
+                cp_hidden += count * way.cp_hidden
+        if stage == passes.schedule.num_stages - 1:
+            compute += self.heads.forward + self.heads.backward
+        forward, backward = sum(passes.forward[stage]), sum(passes.backward[stage])
+        once = self.once[stage]
+        reduce, gather = self.overlap.exposed(once, forward, backward, passes.schedule, stage)
+        return StageSeconds(
+            once=once,
+            reduce=reduce,
+            gather=gather,
+            compute=compute,
+            tp=tp,
+            ep=ep,
+            cp=cp,
+            cp_hidden=cp_hidden,
+        )

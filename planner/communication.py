@@ -4,19 +4,24 @@ from dataclasses import dataclass
 
 from planner.cluster import Cluster
 from planner.collectives import Collective, collective_seconds
-from planner.compute import PartSeconds
+from planner.compute import LayerSeconds
+from planner.dispatchers import Dispatch, allgather, alltoall, flex
 from planner.layer_shape import BF16, LayerShape
 from planner.parameters import RankParameters
 from planner.placement import GroupPlacement
+from planner.step_time import Overlap, exposed_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchanged:
-    """Seconds of the collectives of one layer and microbatch by cause, in one direction."""
+    """Seconds of the collectives of one layer and microbatch by cause, in one direction: what is
+    seen of them, and what compute covers."""
 
     tp: float
     ep: float
     cp: float
+    tp_hidden: float
+    ep_hidden: float
     cp_hidden: float
 
     @property
@@ -33,11 +38,27 @@ class LayerCommunication:
     backward: Exchanged
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cover:
+    """Seconds of compute, in one direction, that communication may hide behind."""
+
+    attention: float
+    feed_forward: float
+    shared_experts: float
+
+
 class Communication:
     """Seconds of the collectives of a layout on a cluster."""
 
-    def __init__(self, cluster: Cluster, groups: dict[str, GroupPlacement]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        groups: dict[str, GroupPlacement],
+        overlap: Overlap,
+        dispatcher: str = "alltoall",
+    ) -> None:
         self._cluster, self._groups = cluster, groups
+        self._overlap, self.dispatcher = overlap, dispatcher
 
     def seconds(self, collective: Collective, num_bytes: float, group: str) -> float:
         """Seconds of one collective of a group."""
@@ -46,19 +67,18 @@ class Communication:
     def layer(
         self,
         shape: LayerShape,
-        attention: PartSeconds,
+        compute: LayerSeconds,
         *,
         attention_again: bool,
         feed_forward_again: bool,
+        shared_experts_again: bool,
     ) -> LayerCommunication:
-        """Collectives of a layer whose parts backward may run forward again; `attention` is what
-        the ring runs beside.
+        """Collectives of a layer whose parts backward may run forward again.
 
         Sequence parallelism: all-gather into and reduce-scatter out of each tensor-parallel block
         forward; backward the same reversed, and the input gathered again for its weight gradient
-        (Korthikanti et al., arXiv 2205.05198, section 4.2.2). Experts: dispatch and combine are an
-        all-to-all each, forward and backward, as slow as the rank that receives most; with ETP the
-        received rows are gathered and reduced.
+        (Korthikanti et al., arXiv 2205.05198, section 4.2.2).
+        Experts: see `planner.dispatchers`.
         Context parallelism: keys and values go round the ring while attention runs, with their
         gradients backward.
         """
@@ -67,33 +87,65 @@ class Communication:
         scatter = self.seconds("reduce_scatter", hidden_bytes, "tp")
         blocks = 1 if not shape.is_moe or shape.shared_ffn else 0
         again = attention_again + blocks * feed_forward_again
-        ep, ring = self._experts(shape), self._ring(shape)
-        covered = attention.forward
-        forward = Exchanged(
-            tp=(1 + blocks) * (gather + scatter),
-            ep=ep,
-            cp=max(0.0, ring - covered),
-            cp_hidden=min(ring, covered),
+        experts, ring = self._experts(shape), self._ring(shape)
+        beside = self._beside(shape) and not shared_experts_again
+        shared = _share_of_shared_experts(shape) if beside else 0.0
+        attention, feed_forward = compute.attention, compute.feed_forward
+        forward = _Cover(
+            attention=attention.forward,
+            feed_forward=feed_forward.forward,
+            shared_experts=shared * feed_forward.forward,
         )
-        covered = attention.backward + attention_again * attention.forward
-        ring *= 2 + attention_again
-        backward = Exchanged(
-            tp=(1 + blocks) * (2 * gather + scatter) + again * (gather + scatter),
-            ep=(1 + feed_forward_again) * ep,
-            cp=max(0.0, ring - covered),
-            cp_hidden=min(ring, covered),
+        backward = _Cover(
+            attention=attention.backward + attention_again * forward.attention,
+            feed_forward=feed_forward.backward + feed_forward_again * forward.feed_forward,
+            shared_experts=shared * feed_forward.backward
+            + feed_forward_again * forward.shared_experts,
         )
-        return LayerCommunication(forward=forward, backward=backward)
+        return LayerCommunication(
+            forward=self._exchanged(
+                (1 + blocks) * (gather + scatter), experts.forward, ring, forward
+            ),
+            backward=self._exchanged(
+                (1 + blocks) * (2 * gather + scatter) + again * (gather + scatter),
+                experts.backward + feed_forward_again * experts.forward,
+                (2 + attention_again) * ring,
+                backward,
+            ),
+        )
 
-    def _experts(self, shape: LayerShape) -> float:
-        """Dispatch and combine of one direction."""
+    def _exchanged(self, tp: float, ep: float, ring: float, cover: _Cover) -> Exchanged:
+        """What is seen of the communication of one direction."""
+        compute = cover.attention + cover.feed_forward
+        seen_tp, seen_ep = tp, max(0.0, ep - cover.shared_experts)
+        if self._overlap.tp_comm:
+            seen_tp = exposed_seconds(tp, compute, self._groups["tp"].size)
+        if self._overlap.expert_parallel:
+            seen_ep = max(0.0, ep - compute)
+        seen_ring = max(0.0, ring - cover.attention)
+        return Exchanged(
+            tp=seen_tp,
+            ep=seen_ep,
+            cp=seen_ring,
+            tp_hidden=tp - seen_tp,
+            ep_hidden=ep - seen_ep,
+            cp_hidden=ring - seen_ring,
+        )
+
+    def _beside(self, shape: LayerShape) -> bool:
+        """Whether shared experts run beside the exchange, on a stream of their own: only with the
+        all-to-all (megatron-core 0.16.1, transformer_config.py:1090)."""
+        return self._overlap.shared_expert and self.dispatcher == "alltoall" and shape.is_moe
+
+    def _experts(self, shape: LayerShape) -> Dispatch:
         if not shape.is_moe:
-            return 0.0
+            return Dispatch(forward=0.0, backward=0.0)
         etp = self._groups["etp"].size
-        rows = max(shape.sent_rows, shape.routed_rows / etp) * shape.hidden * BF16
-        both = 2 * self.seconds("all_to_all", rows, "ep")
-        both += self.seconds("all_gather", rows * etp, "etp")
-        return both + self.seconds("reduce_scatter", rows * etp, "etp")
+        if self.dispatcher == "alltoall":
+            return alltoall(shape, self.seconds, etp)
+        if self.dispatcher == "allgather":
+            return allgather(shape, self.seconds, etp)
+        return flex(self.dispatcher, shape, self._groups["etp_ep"], etp, self._cluster)
 
     def _ring(self, shape: LayerShape) -> float:
         """Keys and values once round the ring of context parallelism."""
@@ -118,3 +170,9 @@ class Communication:
             reduce += self.seconds(collective, elements * gradient_bytes, group)
             gather += self.seconds("all_gather", elements * BF16, group) if sharded else 0.0
         return reduce, gather
+
+
+def _share_of_shared_experts(shape: LayerShape) -> float:
+    """Of the matrix products of a sparse layer's feed-forward part."""
+    shared = shape.shared_ffn * shape.tokens
+    return shared / (shared + shape.expert_ffn * shape.routed_rows) if shared else 0.0

@@ -38,13 +38,13 @@ from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView
 from planner.stage_shape import Moment, StageShape, stage_shape
-from planner.step_time import Once, Overlap, StepTime, gradient_buckets
+from planner.step_time import Once, Overlap, StepTime, gradient_buckets, recipe_overlap
 
 
 class Evaluator:
-    """Memory and time of the layouts of one problem."""
+    """Memory and time of the layouts of one problem, with what its stack overlaps, or `overlap`."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, overlap: Overlap | None = None) -> None:
         self.problem = problem
         self.compute = Compute(
             problem.model,
@@ -53,9 +53,7 @@ class Evaluator:
             fused_gradients=problem.stack.apex,
         )
         self.layers = LayerViews(problem, self.compute)
-        self.overlap = Overlap(
-            problem.recipe.overlap_grad_reduce, problem.recipe.overlap_param_gather
-        )
+        self.overlap = overlap or recipe_overlap(problem.recipe)
         self.states = state_bytes(problem.settings)
         # When a stage may be at its fullest: the optimizer step needs no more than the layers do
         # (tests hold it), unless it widens its states.
@@ -66,18 +64,21 @@ class Evaluator:
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
 
-    def pipeline(self, sizes: GridSizes, split: PipelineSplit) -> "PipelineView":
+    def pipeline(
+        self, sizes: GridSizes, split: PipelineSplit, dispatcher: str = "alltoall"
+    ) -> "PipelineView":
         """The view of a grid with a split."""
         view = self.split_view(split)
-        key = (sizes, view.layers_by_stage)
+        key = (sizes, view.layers_by_stage, dispatcher)
         if key not in self._grids:
-            self._grids[key] = GridView(self, sizes, split)
+            self._grids[key] = GridView(self, sizes, split, dispatcher)
         return PipelineView(self._grids[key], view)
 
     def batch(self, layout: Layout) -> "BatchView":
         """The view that a layout is evaluated in."""
         sizes = (layout.tp, layout.cp, layout.pp, layout.ep, layout.etp)
-        return self.pipeline(sizes, layout.split).batch(layout.micro_batch_size)
+        pipeline = self.pipeline(sizes, layout.split, layout.dispatcher)
+        return pipeline.batch(layout.micro_batch_size)
 
     def split(self, num_stages: int, num_virtual_stages: int) -> PipelineSplit | None:
         """The best split of the layers, solved once for each pair of sizes, or the one named."""
@@ -113,14 +114,18 @@ class Evaluator:
 class GridView:
     """A grid with so many layers on every stage: parameters and what follows from them."""
 
-    def __init__(self, evaluator: Evaluator, sizes: GridSizes, split: PipelineSplit) -> None:
+    def __init__(
+        self, evaluator: Evaluator, sizes: GridSizes, split: PipelineSplit, dispatcher: str
+    ) -> None:
         problem = evaluator.problem
         self.evaluator, self.problem, self.sizes = evaluator, problem, sizes
         tp, cp, pp, ep, etp = sizes
         world = problem.cluster.num_gpus
         self.dp = world // (tp * cp * pp)
         self.groups = evaluator.groups(sizes)
-        self.communication = Communication(problem.cluster, self.groups)
+        self.communication = Communication(
+            problem.cluster, self.groups, evaluator.overlap, dispatcher
+        )
         layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
         self.shapes = [stage_shape(problem, layout, stage, evaluator.states) for stage in range(pp)]
         self.static_bytes = [

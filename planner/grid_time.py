@@ -1,13 +1,17 @@
 """The time of a micro-batch on a grid: what every stage and chunk takes, for any pipeline on it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
+from planner.communication import Exchanged
 from planner.compute import PartSeconds
 from planner.layer_view import LayerSet
 from planner.layout import Recompute
 from planner.schedule import Passes, Schedule
 from planner.split_view import SplitView, StageCounts
 from planner.step_time import Once, Overlap, StageSeconds, StepTime, step_time
+
+# Of the communication of layers, what is seen and what is hidden.
+_CAUSES = tuple(each.name for each in fields(Exchanged))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,17 +83,16 @@ class GridTime:
         self, split: SplitView, stage: int, recompute: Recompute, passes: Passes
     ) -> StageSeconds:
         """Seconds of a stage by cause."""
-        compute = tp = ep = cp = cp_hidden = 0.0
+        compute = 0.0
+        exchanges = dict.fromkeys(_CAUSES, 0.0)
         for kind, full, count in split.layers(stage, recompute):
             view = self.layers.views[kind]
             layer, exchanged = view.seconds, view.communication(recompute, full=full)
             again = layer.recompute(recompute, full=full)
             compute += count * (layer.forward + layer.backward + again)
-            for way in (exchanged.forward, exchanged.backward):
-                tp += count * way.tp
-                ep += count * way.ep
-                cp += count * way.cp
-                cp_hidden += count * way.cp_hidden
+            for cause in _CAUSES:
+                both = getattr(exchanged.forward, cause) + getattr(exchanged.backward, cause)
+                exchanges[cause] += count * both
         if stage == passes.schedule.num_stages - 1:
             compute += self.heads.forward + self.heads.backward
         forward, backward = sum(passes.forward[stage]), sum(passes.backward[stage])
@@ -100,8 +103,5 @@ class GridTime:
             reduce=reduce,
             gather=gather,
             compute=compute,
-            tp=tp,
-            ep=ep,
-            cp=cp,
-            cp_hidden=cp_hidden,
+            **exchanges,
         )

@@ -32,7 +32,7 @@ class LayerView:
     seconds: LayerSeconds
     _activations: dict[tuple[object, ...], LayerActivations]  # shared: see `LayerViews`
     _communication: Communication
-    _exchanged: dict[tuple[bool, bool], LayerCommunication] = field(default_factory=dict)
+    _exchanged: dict[tuple[bool, bool, bool], LayerCommunication] = field(default_factory=dict)
     _seconds: dict[bool | tuple[str, ...], tuple[float, float]] = field(default_factory=dict)
 
     def activations(
@@ -63,14 +63,16 @@ class LayerView:
 
     def communication(self, recompute: Recompute, *, full: bool) -> LayerCommunication:
         """Its collectives, those that recomputation runs again with them."""
-        key = (full, full or recompute.feed_forward(self.shape.is_moe))
+        shared_again = "shared_experts" in recompute.modules
+        key = (full, full or recompute.feed_forward(self.shape.is_moe), shared_again)
         found = self._exchanged.get(key)
         if found is None:
             found = self._exchanged[key] = self._communication.layer(
                 self.imbalanced,
-                self.seconds.attention,
+                self.seconds,
                 attention_again=key[0],
                 feed_forward_again=key[1],
+                shared_experts_again=shared_again,
             )
         return found
 
@@ -207,7 +209,7 @@ class LayerViews:
         self._fused_gradients = problem.stack.apex
         recipe = fp8_recipe(problem.settings)
         self._fp8_input_bytes = None if recipe is None else recipe.input_bytes
-        self._kept: dict[tuple[int, ...], LayerSet] = {}
+        self._kept: dict[tuple[object, ...], LayerSet] = {}
         self._activations: dict[tuple[float, ...], dict[tuple[object, ...], StageActivations]] = {}
         self._shapes: dict[tuple[object, ...], _Shapes] = {}
         self._seconds: dict[tuple[object, ...], LayerSeconds] = {}
@@ -216,7 +218,7 @@ class LayerViews:
         self, sizes: GridSizes, micro_batch_size: int, communication: Communication
     ) -> LayerSet:
         """The layers of a grid and a micro-batch size."""
-        key = (*sizes, micro_batch_size)
+        key = (*sizes, micro_batch_size, communication.dispatcher)
         found = self._kept.get(key)
         if found is None:
             views = {

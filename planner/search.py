@@ -171,7 +171,7 @@ def _gather(
     """
     sizes = pipeline.sizes
     assert sizes.split is not None
-    view = evaluator.pipeline(grid, sizes.split)
+    view = evaluator.pipeline(grid, sizes.split, sizes.dispatcher)
     usable = evaluator.problem.cluster.gpu.memory_usable_bytes
     tally.legal += len(pipeline.micro_batches) * len(pipeline.recomputes)
     remaining = list(pipeline.recomputes)

@@ -20,7 +20,8 @@ def split_costs(evaluator: "Evaluator") -> SplitCosts:
     model, workload = evaluator.problem.model, evaluator.problem.workload
     alone: GridSizes = (1, 1, 1, 1, 1)
     kinds = model.layer_kinds
-    communication = Communication(evaluator.problem.cluster, evaluator.groups(alone))
+    groups = evaluator.groups(alone)
+    communication = Communication(evaluator.problem.cluster, groups, evaluator.overlap)
     views = evaluator.layers.layers(alone, 1, communication).views
     seconds = {kind: view.seconds.forward + view.seconds.backward for kind, view in views.items()}
     kept = {kind: view.activations(NO_RECOMPUTE, full=False).saved for kind, view in views.items()}

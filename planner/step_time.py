@@ -7,6 +7,7 @@ for messages from `planner.schedule`. Nothing overlaps but what `hidden` names.
 from dataclasses import dataclass, replace
 
 from planner.parameters import RankParameters
+from planner.recipe import Recipe
 from planner.schedule import Passes, Schedule, simulated_seconds
 
 # A bucket has so many gradients, and so many for every rank that reduces them (ms-swift 4.6.0,
@@ -98,11 +99,18 @@ class Overlap:
 
     `grad_reduce` (overlap_grad_reduce) reduces gradients during the backward pass of the last
     microbatch, `param_gather` (overlap_param_gather) gathers parameters during the forward pass of
-    the first one.
+    the first one. `tp_comm` (tp_comm_overlap) gathers and scatters tokens in a piece a rank, beside
+    matrix products. `shared_expert` (moe_shared_expert_overlap) runs shared
+    experts beside the exchange of routed ones. `expert_parallel` (overlap_moe_expert_parallel_comm)
+    runs that exchange beside another microbatch; that its first and last one have none beside them
+    is not counted.
     """
 
     grad_reduce: bool = False
     param_gather: bool = False
+    tp_comm: bool = False
+    shared_expert: bool = False
+    expert_parallel: bool = False
 
     def exposed(
         self, once: Once, forward: float, backward: float, schedule: Schedule, stage: int
@@ -121,9 +129,9 @@ class Overlap:
             pieces, microbatches = schedule.num_virtual_stages, schedule.group
         reduce, gather = once.reduce_gradients, once.gather_parameters
         if self.grad_reduce:
-            reduce = _exposed(reduce, microbatches * backward, pieces)
+            reduce = exposed_seconds(reduce, microbatches * backward, pieces)
         if self.param_gather:
-            gather = _exposed(gather, microbatches * forward, pieces)
+            gather = exposed_seconds(gather, microbatches * forward, pieces)
         return reduce, gather
 
     def around(
@@ -150,7 +158,17 @@ class Overlap:
         return once.optimizer + once.other + reduce + gather
 
 
-def _exposed(seconds: float, cover: float, pieces: int) -> float:
+def recipe_overlap(recipe: Recipe) -> Overlap:
+    """What a run of ms-swift overlaps: it refuses or lacks the flags of all else (4.6.0,
+    swift/megatron/arguments/megatron_args.py; of tp_comm_overlap see data/settings.yaml)."""
+    return Overlap(
+        grad_reduce=recipe.overlap_grad_reduce,
+        param_gather=recipe.overlap_param_gather,
+        shared_expert=recipe.moe_shared_expert_overlap,
+    )
+
+
+def exposed_seconds(seconds: float, cover: float, pieces: int) -> float:
     """What is seen of communication in equal pieces, each beginning with or after its piece of
     the compute that covers it: at least one piece is not covered."""
     return max(seconds / pieces, seconds - cover * (pieces - 1) / pieces)
@@ -167,6 +185,8 @@ class StageSeconds:
     tp: float = 0.0
     ep: float = 0.0
     cp: float = 0.0
+    tp_hidden: float = 0.0
+    ep_hidden: float = 0.0
     cp_hidden: float = 0.0
 
     @property
@@ -229,23 +249,19 @@ def _message_term(passes: Passes, stage: int, exposed: float) -> TimeTerm:
 def _microbatch_terms(stage: StageSeconds, number: int) -> tuple[TimeTerm, ...]:
     """What a stage spends on every one of its microbatches."""
     formula = "microbatches * layers of the slowest stage"
-    return (
-        TimeTerm("compute", "compute", number * stage.compute, 0.0, formula),
-        TimeTerm(
-            "sequence_parallel_collectives",
-            "exposed_tp_communication",
-            number * stage.tp,
-            0.0,
-            formula,
-        ),
-        TimeTerm("expert_all_to_all", "exposed_ep_communication", number * stage.ep, 0.0, formula),
-        TimeTerm(
-            "context_parallel_ring",
-            "exposed_cp_communication",
-            number * stage.cp,
-            number * stage.cp_hidden,
-            formula,
-        ),
+    return tuple(
+        TimeTerm(name, category, number * seconds, number * hidden, formula)
+        for name, category, seconds, hidden in (
+            ("compute", "compute", stage.compute, 0.0),
+            (
+                "sequence_parallel_collectives",
+                "exposed_tp_communication",
+                stage.tp,
+                stage.tp_hidden,
+            ),
+            ("expert_all_to_all", "exposed_ep_communication", stage.ep, stage.ep_hidden),
+            ("context_parallel_ring", "exposed_cp_communication", stage.cp, stage.cp_hidden),
+        )
     )
 
 

@@ -189,6 +189,7 @@ def test_recomputing_experts_repeats_their_all_to_all_and_nothing_else() -> None
 
     none, moe = communication(()), communication(("moe",))
 
-    assert isclose(moe["exposed_ep_communication"], 1.5 * none["exposed_ep_communication"])
+    exposed = [each["exposed_ep_communication"] for each in (none, moe)]
+    assert isclose(exposed[1], 1.5 * exposed[0], rel_tol=0.01)  # counts are gathered forward alone
     for same in ("exposed_tp_communication", "exposed_cp_communication", "hidden_cp"):
         assert moe[same] == none[same]

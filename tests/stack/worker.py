@@ -30,7 +30,7 @@ def _load() -> dict[str, Any]:
     import megatron.core
 
     cuda_on_cpu.answer_megatron_core()
-    from stack import arguments, fake_world, meaning, optimizers
+    from stack import arguments, fake_world, meaning, optimizers, pipelines
 
     logging.disable(logging.WARNING)
     gc.freeze()  # else every collection walks through all that was imported
@@ -49,6 +49,7 @@ def _load() -> dict[str, Any]:
         "expert_gradients": optimizers.expert_gradients,
         "offload_options": optimizers.offload_options,
         "layout_chunks": optimizers.layout_chunks,
+        "pass_order": pipelines.pass_order,
     }
 
 

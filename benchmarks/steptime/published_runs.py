@@ -17,7 +17,7 @@ from planner.recipe import load_recipe
 from planner.settings import Settings
 from planner.split import even_split
 from planner.stack import load_stack
-from planner.step_time import StepTime
+from planner.step_time import Overlap, StepTime
 from planner.topology_files import load_topology
 from planner.workload import ASSUMED_ROUTING_IMBALANCE, TunerType, Workload
 
@@ -61,7 +61,6 @@ class Run:
     def problem(self) -> Problem:
         """What the planner would be asked."""
         per_node = min(self.facts.get("gpus_per_node", GPUS_PER_NODE), self.facts["num_gpus"])
-        overlap = self.facts.get("overlap", ())
         tuner = TunerType.LORA if "lora_rank" in self.facts else TunerType.FULL
         return Problem(
             model=self.model,
@@ -72,14 +71,14 @@ class Run:
             ),
             workload=self._workload(tuner),
             stack=load_stack(FILTER["stack"]),
-            recipe=replace(
-                load_recipe(tuner),
-                overlap_grad_reduce="grad_reduce" in overlap,
-                overlap_param_gather="param_gather" in overlap,
-                moe_shared_expert_overlap="shared_expert" in overlap,
-            ),
+            recipe=load_recipe(tuner),
             settings=self._settings(),
         )
+
+    @property
+    def overlap(self) -> Overlap:
+        """What its flags hide."""
+        return Overlap(**dict.fromkeys(self.facts.get("overlap", ()), True))
 
     def _workload(self, tuner: TunerType) -> Workload:
         even = self.facts.get("routing") == "forced" or "capacity_factor" in self.facts
@@ -160,7 +159,7 @@ def recompute_of(text: str) -> Recompute:
 
 def step_time(run: Run, problem: Problem) -> StepTime:
     """What the planner says of a run's step; `problem` is its own, calibrated or not."""
-    evaluator = Evaluator(problem)
+    evaluator = Evaluator(problem, run.overlap)
     layout = run.layout(evaluator)
     return evaluator.batch(layout).step_time(layout.recompute)
 

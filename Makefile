@@ -26,6 +26,8 @@ LOAD ?= mcore
 RUN ?= runs/$(notdir $(MODEL))-$(GPUS)gpus
 
 PYTEST_FLAGS ?= -q
+# Every worker takes tests in a row, so that what a module sets up is mostly set up once.
+PYTEST_WORKERS ?= --numprocesses auto --dist worksteal
 
 .PHONY: help
 help: ## what the targets do
@@ -91,11 +93,11 @@ train-moe: $(VENV)/$(if $(filter dlc,$(BACKEND)),dlc,core) ## plan, or take RUN=
 
 .PHONY: test
 test: stacks ## set up what tests need and run them
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_FLAGS) $(PYTEST_WORKERS)
 
 .PHONY: slow-test
 slow-test: stacks ## run the tests that take minutes: many layouts of every model
-	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS) $(PYTEST_WORKERS)
 
 .PHONY: wheel-test
 wheel-test: $(VENV)/test $(SWIFT_WHEELS) ## run the tests against the built wheel instead of the checkout
@@ -103,7 +105,7 @@ wheel-test: $(VENV)/test $(SWIFT_WHEELS) ## run the tests against the built whee
 	$(PIP) wheel --no-deps --wheel-dir dist .
 	$(PIP) install --no-deps --target build/installed dist/*.whl
 	PYTHONPATH=$(CURDIR)/build/installed MOE_PLANNER_INSTALLED=$(CURDIR)/build/installed \
-	  $(BIN)/pytest -m 'not stack and not slow' $(PYTEST_FLAGS)
+	  $(BIN)/pytest -m 'not stack and not slow' $(PYTEST_FLAGS) $(PYTEST_WORKERS)
 
 .PHONY: test-all
 test-all: test slow-test wheel-test ## all of them

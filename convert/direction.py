@@ -38,3 +38,13 @@ def carries_mtp(run: Run) -> bool:
     has_layers = run.model.mtp_num_layers > 0 and trained_mtp_layers(run) == 0
     known = new_flags().has(CARRY, run.stack.dialect, MEGATRON)
     return has_layers and known and run.model.checkpoint_quantization is None
+
+
+def precision_needs(run: Run) -> str:
+    """What the comparison of logits needs besides memory.
+
+    Source: mcore-bridge 1.0.2 to 1.6.5, mcore_bridge/model/rope.py (1.6.5: :116) puts a function
+    under "default" into transformers' table, which transformers 5 prefers to the model's own
+    (5.19.0, modeling_utils.py:2355) and which asks for a field that has moved.
+    """
+    return "with transformers 5 the plugin of docs/converting.md" if run.stack.mcore_bridge else ""

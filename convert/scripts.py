@@ -4,7 +4,14 @@ import math
 import shlex
 from pathlib import Path
 
-from convert.direction import CARRY, Direction, carries_mtp, has_single_process, is_lora
+from convert.direction import (
+    CARRY,
+    Direction,
+    carries_mtp,
+    has_single_process,
+    is_lora,
+    precision_needs,
+)
 from convert.sizes import (
     BYTES_PER_PARAMETER,
     ConversionSizes,
@@ -169,7 +176,9 @@ def _precision_cost(run: Run) -> str:
     """What comparing logits takes: transformers loads the model once more, over the first node's
     GPUs (4.6.0, swift/megatron/pipelines/export/export.py: device_map auto on the first rank)."""
     gib = math.ceil(sum(model_parameters(run.model).values()) * BYTES_PER_PARAMETER / GIB)
-    return f"{gib} GiB on the GPUs of the first node"
+    cost = f"{gib} GiB on the GPUs of the first node"
+    needs = precision_needs(run)
+    return cost + (f"\n# and {needs}" if needs else "")
 
 
 def _where(sizes: ConversionSizes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convert import resources
-from convert.direction import Direction, has_single_process, is_lora
+from convert.direction import Direction, has_single_process, is_lora, precision_needs
 from convert.expected import expected_shapes
 from convert.hf_folder import read_hf_folder
 from convert.resources import SHARD_BYTES, Need, Term, amounts, power_of_two
@@ -136,6 +136,7 @@ class ConversionPlan:
     there: tuple[Way, ...]
     back: tuple[Way, ...]
     precision_bytes: int  # of the GPUs of the first node, to compare logits
+    precision_needs: str  # besides, "" for nothing
     assumptions: tuple[Assumption, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -160,7 +161,10 @@ class ConversionPlan:
                 }
                 for (kind, direction), recipe in RECIPES.items()
             },
-            "precision_test": {"gpu_memory_bytes": self.precision_bytes},
+            "precision_test": {
+                "gpu_memory_bytes": self.precision_bytes,
+                "needs": self.precision_needs,
+            },
         }
 
 
@@ -186,6 +190,7 @@ def conversion_plan(run: Run) -> ConversionPlan:
         there=ways[Direction.TO_MCORE],
         back=ways[Direction.TO_HF],
         precision_bytes=weights,
+        precision_needs=precision_needs(run),
         assumptions=tuple(_assumptions()),
     )
 

@@ -1,9 +1,10 @@
 """Which backend runs a job. Another is a client like these, and a renderer if it has a file."""
 
+from collections import Counter
 from pathlib import Path
 
 from launch.dlc_backend import DlcBackend
-from launch.hosts import HostsBackend
+from launch.hosts import THIS_MACHINE, HostsBackend
 from launch.jobs import Backend, BackendName
 from planner.errors import UsageError
 from planner.run import Run
@@ -11,7 +12,7 @@ from planner.site import Dlc
 
 
 def make_backend(name: BackendName, run: Run, run_folder: Path) -> Backend:
-    """The backend of a run. Raises UsageError: hosts.count."""
+    """The backend of a run. Raises UsageError: hosts.count, hosts.twice."""
     if name is BackendName.DLC:
         return DlcBackend(dlc=run.site.dlc, job_file=run_folder / "job.json")
     return _hosts(run, run_folder)
@@ -35,4 +36,7 @@ def _hosts(run: Run, run_folder: Path) -> HostsBackend:
         raise UsageError(
             "hosts.count", wanted=wanted, given=len(addresses), hosts=", ".join(addresses) or "none"
         )
+    twice = [host for host, times in Counter(addresses).items() if times > 1]
+    if twice and twice[0] not in THIS_MACHINE:  # which tests take for two
+        raise UsageError("hosts.twice", host=twice[0])
     return HostsBackend(hosts=run.site.hosts, run_folder=on_nodes(run, run_folder), here=run_folder)

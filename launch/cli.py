@@ -16,6 +16,14 @@ app = typer.Typer(
 )
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder: it holds run.json.")]
+HostList = Annotated[
+    str,
+    typer.Option("--hosts", help="Plain hosts, with commas, one a node; the first is the master."),
+]
+ModelPath = Annotated[
+    str, typer.Option(help="Refuse a run of another model folder.", envvar="MODEL_PATH")
+]
+Dataset = Annotated[str, typer.Option(help="Refuse a run of other data.", envvar="DATASET")]
 Job = Annotated[str, typer.Argument(help="A handle such as dlc://dlc1abc, or a run folder.")]
 
 
@@ -38,12 +46,8 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the command and stop.", envvar="DRY_RUN")
     ] = False,
-    model_path: Annotated[
-        str, typer.Option(help="Refuse a run of another model folder.", envvar="MODEL_PATH")
-    ] = "",
-    dataset: Annotated[
-        str, typer.Option(help="Refuse a run of other data.", envvar="DATASET")
-    ] = "",
+    model_path: ModelPath = "",
+    dataset: Dataset = "",
 ) -> None:
     """Run this node's part of the training."""
     from launch.train import train as start
@@ -57,9 +61,9 @@ def submit(
     backend: Annotated[
         BackendName | None, typer.Option(help="Where to; else what the site says.")
     ] = None,
-    hosts: Annotated[
-        str, typer.Option(help="Plain hosts, with commas, one a node; the first is the master.")
-    ] = "",
+    hosts: HostList = "",
+    model_path: ModelPath = "",
+    dataset: Dataset = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what is sent.", envvar="DRY_RUN")
@@ -68,10 +72,18 @@ def submit(
 ) -> None:
     """Start a run on all its nodes; prints a handle for status, logs and stop."""
     from launch.commands import submit as start
+    from launch.commands import with_hosts
+    from launch.train import read_expected_run
 
-    given = tuple(filter(None, hosts.split(",")))
+    given = _split(hosts)
     chosen = BackendName.HOSTS if given and backend is None else backend
-    start(run_folder, chosen, given, yes=yes, dry_run=dry_run, as_json=json)
+    run = read_expected_run(run_folder, model_path=model_path, dataset=dataset)
+    run = with_hosts(run, given)
+    start(run, run_folder, chosen, yes=yes, dry_run=dry_run, as_json=json)
+
+
+def _split(hosts: str) -> tuple[str, ...]:
+    return tuple(filter(None, hosts.split(",")))
 
 
 @app.command()
@@ -107,6 +119,7 @@ def stop(job: Job, json: AsJson = False) -> None:
 @app.command()
 def doctor(
     run_folder: RunFolder,
+    hosts: HostList = "",
     online: Annotated[
         bool, typer.Option("--online", help="Ask PAI-DLC and the hosts too, by reads only.")
     ] = False,
@@ -115,7 +128,7 @@ def doctor(
     """Look for what a run would fail at, before it takes any machine."""
     from launch.commands import doctor as examine
 
-    examine(run_folder, online=online, as_json=json)
+    examine(run_folder, _split(hosts), online=online, as_json=json)
 
 
 @app.command()

@@ -27,9 +27,9 @@ from planner.run import FORMAT_VERSION, Run, read_run
 
 
 def submit(
+    run: Run,
     run_folder: Path,
     backend_name: BackendName | None,
-    hosts: Sequence[str],
     *,
     yes: bool,
     dry_run: bool,
@@ -37,9 +37,8 @@ def submit(
 ) -> None:
     """Shows what will be sent, asks, sends it, and prints the handle.
 
-    Raises UsageError: submit.*, job.still_there, those of `read_run` and of the backend.
+    Raises UsageError: submit.*, job.still_there, those of the backend.
     """
-    run = with_hosts(read_run(run_folder), hosts)
     name = backend_name or _only_backend(run, run_folder)
     backend = make_backend(name, run, run_folder)
     if dry_run:
@@ -93,15 +92,18 @@ def logs(job: str, *, node: int, lines: int, follow: bool, as_json: bool) -> Non
         write_output(piece)
 
 
-def doctor(run_folder: Path, *, online: bool, as_json: bool) -> None:
+def doctor(run_folder: Path, hosts: Sequence[str], *, online: bool, as_json: bool) -> None:
     """Prints what was looked at; status 2 where something would fail.
 
-    Raises UsageError: those of `read_run` and `render`; typer.Exit.
+    Without `hosts` they are those of the last submission. Raises UsageError: those of `read_run`,
+    `read_submission` and `render`; typer.Exit.
     """
     from launch.doctor import Patient, examine
     from launch.doctor_online import examine_online
 
-    patient = Patient(read_run(run_folder), run_folder)
+    last = read_submission(run_folder)
+    run = with_hosts(read_run(run_folder), hosts or (last.hosts if last else ()))
+    patient = Patient(run, run_folder)
     rows = examine(patient) + (examine_online(patient) if online else [])
     if as_json:
         write_output(_json({"checks": [asdict(row) for row in rows]}))

@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from launch.arguments import Folders, train_args
-from launch.backends import on_nodes
+from launch.backends import make_backend, on_nodes
 from launch.dlc import missing_of_job
 from launch.dlc_backend import read_job
+from launch.jobs import BackendName
 from launch.preflight.judge import FAIL, OK, WARN, Row
 from launch.resume import is_resumable
 from launch.run_folder import render
@@ -137,10 +138,12 @@ def _text(path: Path) -> str:
 
 
 def _hosts(patient: Patient) -> Iterator[Row]:
-    addresses, wanted = patient.run.site.hosts.addresses, patient.run.machines.num_nodes
-    if addresses and len(addresses) != wanted:
-        found = f"{len(addresses)} addresses, and the plan is for {wanted} nodes"
-        yield Row(FAIL, "hosts", found, "give one a node, or plan for these")
+    if not patient.run.site.hosts.addresses:
+        return
+    try:
+        make_backend(BackendName.HOSTS, patient.run, patient.run_folder)
+    except PlannerError as error:
+        yield Row(FAIL, "hosts", error.message, error.fix)
 
 
 def _job(patient: Patient) -> Iterator[Row]:

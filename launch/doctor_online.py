@@ -3,16 +3,20 @@
 from collections.abc import Iterator
 from itertools import count
 
-from launch.backends import on_nodes
+from launch.backends import make_backend
 from launch.dlc_client import DlcClient, connect, credentials_provider
 from launch.doctor import Patient
 from launch.hosts import HostsBackend
+from launch.jobs import BackendName
 from launch.preflight.judge import FAIL, OK, WARN, Row
 from planner.errors import PlannerError
 
 
 def examine_online(patient: Patient) -> list[Row]:
     """Every check of a backend that the site names; a failed one ends those of its backend."""
+    if not patient.uses_dlc and not patient.run.site.hosts.addresses:
+        found = "nothing to ask: neither hosts nor a workspace of PAI-DLC is known"
+        return [Row(WARN, "online", found, "--hosts HOST,HOST, or moe-launch render --site FILE")]
     rows: list[Row] = []
     for name, check in (("dlc", _dlc), ("hosts", _hosts)):
         try:
@@ -55,9 +59,10 @@ def _spec(client: DlcClient, name: str, gpus: int) -> Row:
 
 def _hosts(patient: Patient) -> Iterator[Row]:
     """Whether ssh works, and what a host says of itself."""
-    hosts = patient.run.site.hosts
-    if not hosts.addresses:
+    if not patient.run.site.hosts.addresses:
         return
-    run, here = patient.run, patient.run_folder
-    HostsBackend(hosts=hosts, run_folder=on_nodes(run, here), here=here).check_reachable()
-    yield Row(OK, "hosts", f"all {len(hosts.addresses)} are reached and see the run folder")
+    backend = make_backend(BackendName.HOSTS, patient.run, patient.run_folder)
+    assert isinstance(backend, HostsBackend)
+    backend.check_reachable()
+    found = f"all {len(backend.hosts.addresses)} are reached and see the run folder"
+    yield Row(OK, "hosts", found)

@@ -126,8 +126,8 @@ class HostsBackend:
             except EnvironmentLacksError as error:
                 return NodeStatus(name=name, state=State.LOST, detail=str(error))
             last = said.strip().splitlines()[-1:] or ["waiting"]
-            word, _, detail = last[0].replace(":", " ", 1).partition(" ")
-            return NodeStatus(name=name, state=State(word), detail=comment(detail))
+            word, _, detail = last[0].partition(" ")
+            return NodeStatus(name=name, state=State(word.rstrip(":")), detail=comment(detail))
 
         nodes = self._on_all(ask)
         return JobStatus(state=state_of_all([node.state for node in nodes]), nodes=tuple(nodes))

@@ -20,8 +20,7 @@ def train(run_folder: Path, *, dry_run: bool, model_path: str, dataset: str) -> 
     Raises UsageError: those of `read_run`, run.planned_with;
     EnvironmentLacksError: launch.gpus_missing.
     """
-    run = read_run(run_folder)
-    check_inputs(run.site, run_folder, model_path=model_path, dataset=dataset)
+    run = read_expected_run(run_folder, model_path=model_path, dataset=dataset)
     write_output(f"{title(run)}, from {run_folder}\n")
     if dry_run:
         os.environ["DRY_RUN"] = "1"
@@ -30,16 +29,17 @@ def train(run_folder: Path, *, dry_run: bool, model_path: str, dataset: str) -> 
     os.execvp("bash", ["bash", str(run_folder / "train.sh")])
 
 
-def check_inputs(site: Site, run_folder: Path, *, model_path: str, dataset: str) -> None:
-    """Checks that a run has the model and the data that are given, relative paths from here.
+def read_expected_run(run_folder: Path, *, model_path: str, dataset: str) -> Run:
+    """The run of a folder, if it has the model and the data that are given; empty: anything.
 
-    Raises UsageError: run.planned_with.
+    Relative paths count from here. Raises UsageError: those of `read_run`, run.planned_with.
     """
+    run = read_run(run_folder)
     given = Site(model_path=model_path, dataset=(dataset,) if dataset else ())
     absolute = with_absolute_paths(given)
     for variable, planned, values in (
-        ("MODEL_PATH", (site.model_path,), ((given.model_path,), (absolute.model_path,))),
-        ("DATASET", site.dataset, (given.dataset, absolute.dataset)),
+        ("MODEL_PATH", (run.site.model_path,), ((given.model_path,), (absolute.model_path,))),
+        ("DATASET", run.site.dataset, (given.dataset, absolute.dataset)),
     ):
         if any(values[0]) and planned not in values:
             raise UsageError(
@@ -49,6 +49,7 @@ def check_inputs(site: Site, run_folder: Path, *, model_path: str, dataset: str)
                 planned=" ".join(planned),
                 given=" ".join(values[-1]),
             )
+    return run
 
 
 def check_gpus(run: Run, environment: Mapping[str, str], available: int) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from planner.units import GIB, MILLI
 
 LONGEST_LINE = 100_000  # characters; a step takes a few hundred
+MOST_STEPS = 10**9  # more is no number of a step
 
 _PRINTED = re.compile(r"\{'.*'iteration': '\d+/\d+'.*\}")
 _MEGATRON = re.compile(r"\biteration +(\d+)/ *(\d+) \|(.*)")
@@ -58,6 +59,8 @@ def read_steps(lines: Iterable[str]) -> Iterator[Step]:
             counted = row["iteration"] if "iteration" in row else row["global_step/max_steps"]
             iteration, total = map(int, str(counted).split("/"))
         except (ValueError, KeyError):
+            continue
+        if not 0 <= iteration <= MOST_STEPS:
             continue
         memory = _number(row, _MEMORY)
         milliseconds = _number(row, ("elapsed time per iteration (ms)",))
@@ -146,12 +149,17 @@ def intervals(steps: list[Step]) -> Iterator[Interval]:
     start = 0 if first == 1 else 2 * first - second
     for before, after in pairwise(steps):
         number = after.iteration - before.iteration
+        began, ended = _elapsed(before, start), _elapsed(after, start)
         if after.own_seconds is not None:
             seconds, with_saving = after.own_seconds, False
-        elif before.mean_seconds is not None and after.mean_seconds is not None:
-            elapsed = [each.mean_seconds * (each.iteration - start) for each in (before, after)]  # type: ignore[operator]  # neither is None
-            seconds, with_saving = (elapsed[1] - elapsed[0]) / number, True
+        elif began is not None and ended is not None:
+            seconds, with_saving = (ended - began) / number, True
         else:
             continue
         if 0 < seconds < float("inf"):
             yield Interval(before.iteration + 1, after.iteration, seconds, with_saving)
+
+
+def _elapsed(step: Step, start: int) -> float | None:
+    """Seconds since the start at a step; None where the log does not say."""
+    return None if step.mean_seconds is None else step.mean_seconds * (step.iteration - start)

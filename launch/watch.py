@@ -150,8 +150,8 @@ def _line(watcher: Watcher) -> str:
     if watcher.progress is None:
         path = watcher.log.path
         seen = path.parent.is_dir()
-        hint = "" if seen else " (its folder is not here: watch where the storage is mounted)"
-        return f"no step yet in {path}{hint}\n"
+        hint = "" if seen else " (its folder is not here: not started, or not mounted here)"
+        return f"no step yet in {path}{hint}; moe-launch status and logs say what the nodes do\n"
     return f"{step_line(watcher.progress)}\n"
 
 

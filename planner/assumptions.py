@@ -69,6 +69,15 @@ def _defaults(problem: Problem, given: Collection[str]) -> Iterator[Assumption]:
             unit="tokens",
             source="not known: attention is counted as if each pack were one document",
         )
+    if workload.packing:
+        yield Assumption(
+            id="pack_fill",
+            value=1.0,
+            unit="of seq_length",
+            source="real tokens are counted as if they filled the packs; ms-swift pads documents "
+            "to multiples of 2*cp and packs to multiples of tp*cp, no further: packs with fewer "
+            "tokens take less time too",
+        )
     yield from _of_the_model(problem)
 
 
@@ -207,6 +216,6 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
         id="memory.host_process",
         value=ASSUMED_PROCESS_BYTES,
         unit="bytes",
-        source="host memory of one training process, and pinned copies of twice what it saves: one "
-        "run was measured",
+        source="host memory of one training process; what it saves is copied into pinned memory, "
+        "half as much again: two runs were measured",
     )

@@ -4,19 +4,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from planner.command import AsJson, run_app
 from planner.errors import UsageError
-from planner.inputs import Request, check_range, to_problem
+from planner.inputs import LIMITS, Request, check_range, to_problem
 from planner.models_cli import models
 from planner.recipe import DEFAULT_RECIPE
 from planner.run import Load
 from planner.stack_cli import app as stack_app
 from planner.topology_cli import app as topology_app
 from planner.workload import Placement, Task, TunerType
+
+if TYPE_CHECKING:
+    from planner.reach import Question
 
 Value = TypeVar("Value")
 
@@ -67,7 +70,7 @@ def _required(flag: str, value: Value | None) -> Value:
 
 
 # What only scripts have.
-_OF_SCRIPTS = ("--site", "--model-path", "--dataset", "--load")
+_OF_SCRIPTS = ("--site", "--model-path", "--dataset", "--load", "--pick")
 
 
 def _given_options(context: typer.Context) -> list[str]:
@@ -91,6 +94,32 @@ def _refuse_options_of_scripts(context: typer.Context) -> None:
     for flag in _given_options(context):
         if flag in _OF_SCRIPTS:
             raise UsageError("input.needs", flag=flag, needs="--output-dir")
+
+
+_QUESTIONS = ("--fewest-gpus", "--longest-sequence")
+# What would answer the question itself, or ask another.
+_NOT_TOGETHER = (
+    ("--fewest-gpus", "--nodes"),
+    ("--fewest-gpus", "--longest-sequence"),
+    ("--longest-sequence", "--seq-length"),
+)
+
+
+def _question(context: typer.Context, gpus: int | None) -> "Question | None":
+    """What is asked but for the fastest layouts.
+
+    Raises UsageError: input.not_together; input.out_of_range of `gpus`, the most for the fewest.
+    """
+    given = _given_options(context)
+    if not any(flag in given for flag in _QUESTIONS):
+        return None
+    from planner.reach import Question
+
+    check_range("--gpus", gpus, *LIMITS["gpus"])
+    for flag, other in _NOT_TOGETHER:
+        if flag in given and other in given:
+            raise UsageError("input.not_together", flag=flag, other=other)
+    return Question.FEWEST_GPUS if "--fewest-gpus" in given else Question.LONGEST_SEQUENCE
 
 
 def _downloader(allowed: bool) -> Callable[[str], Path] | None:
@@ -122,9 +151,19 @@ def search_command(
     task: TaskName = None,
     settings: Set = None,
     top: Annotated[int, typer.Option(help="Plans to show.")] = 5,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Show what less memory costs in speed.")
+    ] = False,
+    fewest_gpus: Annotated[
+        bool, typer.Option("--fewest-gpus", help="How few GPUs; --gpus is the most.")
+    ] = False,
+    longest_sequence: Annotated[
+        bool, typer.Option("--longest-sequence", help="How long packs still fit.")
+    ] = False,
     json: AsJson = False,
     allow_download: Download = False,
     output_dir: Annotated[Path | None, typer.Option(help="Write the run folder of plan 1.")] = None,
+    pick: Annotated[int, typer.Option(help="Which plan's run folder.")] = 1,
     model_path: Annotated[str, typer.Option(help="Weights, as the nodes see them.")] = "",
     dataset: Annotated[list[str] | None, typer.Option(help="Data, as the nodes see it.")] = None,
     load: Annotated[Load, typer.Option(help="Where training reads the weights.")] = Load.MCORE,
@@ -135,13 +174,16 @@ def search_command(
     if context.invoked_subcommand is not None:
         _refuse_options_before(context)
         return
+    from planner.commands import Scripts, Wanted, run_search
+
     if output_dir is None:
         _refuse_options_of_scripts(context)
-    from planner.commands import Scripts, run_search
-
+    data = tuple(dataset or ())
+    scripts = Scripts(pick, output_dir, model_path, data, load, site) if output_dir else None
     check_range("--top", top, 1, MOST_PLANS)
+    wanted = Wanted(top=top, pareto=pareto, question=_question(context, gpus), most_gpus=gpus)
     request = Request(
-        gpus=_required("--gpus", gpus),
+        gpus=1 if fewest_gpus else _required("--gpus", gpus),
         nodes=nodes,
         model=_required("--model", model),
         topology=topology,
@@ -159,14 +201,11 @@ def search_command(
         task=task,
         settings=tuple(settings) if settings else None,
     )
-    scripts = None
-    if output_dir is not None:
-        scripts = Scripts(output_dir, model_path, tuple(dataset or ()), load, site)
     started = time.perf_counter()
     run_search(
         to_problem(request, recipe, _downloader(allow_download)),
         request.given,
-        top=top,
+        wanted=wanted,
         as_json=json,
         scripts=scripts,
         clock=lambda: time.perf_counter() - started,

@@ -1,12 +1,14 @@
 """How long a collective takes on the links that its group crosses, from measured fractions of them.
 
-Inside an island (an NVLink domain, or a host's PCIe): alpha-beta fits by the number of ranks.
+Inside an NVLink domain: measured times by size and number of ranks, and otherwise (in larger groups
+than were measured, over a host's PCIe) alpha-beta fits.
 Across islands: the rings of all_gather, reduce_scatter and all_reduce enter and leave an island
 over the NICs of all ranks that the group has there; all_to_all sends (n - k)/n of its bytes over
 the NICs (k ranks on an island) and the rest inside at the same time. Source of the rules:
 NVIDIA/nccl src/graph/tuning.cc @5067397.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +18,7 @@ from pydantic import Field
 
 from planner.cluster import NETWORK, PCIE, Cluster, Link
 from planner.placement import GroupPlacement
-from planner.units import MICRO
+from planner.units import GIGA, MIB, MICRO
 from planner.yaml_files import StrictModel, load_yaml_model
 
 Collective = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
@@ -26,21 +28,45 @@ COLLECTIVES_FILE = Path(__file__).parent / "data" / "collectives.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """What a collective reaches on a class of link."""
+    """What a collective reaches on a class of link.
+
+    `measured` are bytes and seconds of a collective of `ranks` ranks on links of so many bytes per
+    second; none: only the other two are known.
+    """
 
     fraction: float  # of the link's bandwidth
     latency_seconds: float  # before the first byte; hops between nodes come on top
+    ranks: int
+    measured: tuple[tuple[float, ...], tuple[float, ...]] | None
+    measured_bandwidth: float
+
+    def seconds(
+        self, num_bytes: float, traffic: float, measured_traffic: float, bandwidth: float
+    ) -> float:
+        """Seconds on a link of a bandwidth, for a buffer of which each rank sends `traffic`."""
+        if self.measured is None:
+            return self.latency_seconds + num_bytes * traffic / (bandwidth * self.fraction)
+        sizes, seconds = self.measured
+        size = num_bytes * traffic / measured_traffic * self.measured_bandwidth / bandwidth
+        if size <= sizes[0]:
+            return seconds[0]
+        index = min(bisect_left(sizes, size), len(sizes) - 1)
+        slope = (seconds[index] - seconds[index - 1]) / (sizes[index] - sizes[index - 1])
+        return seconds[index] + slope * (size - sizes[index])
 
 
 class _Point(StrictModel):
     ranks: int
     fraction: Annotated[float, Field(gt=0, le=1)]
     latency_microseconds: Annotated[float, Field(ge=0)]
+    microseconds: list[Annotated[float, Field(gt=0)]] | None = None  # at each of sizes_mib
 
 
 class _Family(StrictModel):
     source: str
     assumed: bool = False
+    link_gbytes_per_second: Annotated[float, Field(gt=0)] = 1.0  # of what was measured
+    sizes_mib: Annotated[list[float], Field(default_factory=list)]
     all_gather: list[_Point]
     reduce_scatter: list[_Point]
     all_reduce: list[_Point]
@@ -55,9 +81,20 @@ class _CollectivesFile(StrictModel):
 @cache
 def efficiency(family: str, collective: Collective, ranks: int) -> Efficiency:
     """What a collective of `ranks` ranks reaches: the entry of the largest group not above it."""
-    points: list[_Point] = getattr(_families()[family], collective)
-    fitting = [point for point in points if point.ranks <= ranks] or points[:1]
-    return Efficiency(fitting[-1].fraction, fitting[-1].latency_microseconds * MICRO)
+    found = _families()[family]
+    points: list[_Point] = getattr(found, collective)
+    point = ([each for each in points if each.ranks <= ranks] or points[:1])[-1]
+    measured = None
+    if point.microseconds is not None:
+        sizes = tuple(size * MIB for size in found.sizes_mib)
+        measured = sizes, tuple(each * MICRO for each in point.microseconds)
+    return Efficiency(
+        fraction=point.fraction,
+        latency_seconds=point.latency_microseconds * MICRO,
+        ranks=point.ranks,
+        measured=measured,
+        measured_bandwidth=found.link_gbytes_per_second * GIGA,
+    )
 
 
 def collective_seconds(
@@ -79,10 +116,15 @@ def _seconds(
 ) -> float:
     """Seconds of a collective of several ranks, before calibration."""
     n = group.size
-    sent = num_bytes * _traffic(collective, n)
     if group.link_class != NETWORK:
         inside = _inside(collective, group, cluster.links[group.link_class])
-        return inside.latency_seconds + sent / (group.bandwidth_bytes_per_second * inside.fraction)
+        return inside.seconds(
+            num_bytes,
+            _traffic(collective, n),
+            _traffic(collective, inside.ranks),
+            group.bandwidth_bytes_per_second,
+        )
+    sent = num_bytes * _traffic(collective, n)
     across = efficiency(cluster.network_efficiency, collective, n)
     nic = group.bandwidth_bytes_per_second * across.fraction
     k = group.ranks_per_island

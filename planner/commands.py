@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.assumptions import assumptions
 from planner.command import quoted, terminal_width, write_output
@@ -25,8 +26,13 @@ from planner.run import Asked, Load, Run, machines_of
 from planner.search import FULL_RECOMPUTE, recompute_ladder, search
 from planner.site import Site, load_site, with_absolute_paths
 from planner.split import even_split
+from planner.ties import error_assumptions, find_ties, with_ties
 from planner.verdict import Verdict, verdict
 from planner.yaml_files import suggestion
+
+if TYPE_CHECKING:
+    from planner.pareto import Point
+    from planner.reach import Question, Reach
 
 # What ms-swift recomputes when it is told "selective" and no modules (its default).
 SWIFT_SELECTIVE = ("core_attn",)
@@ -35,10 +41,21 @@ RECOMPUTE_CHOICES = ("auto", "none", "selective", "full")
 LARGEST_SIZES = {"tp": 2**14, "pp": 2**10, "ep": 2**14, "etp": 2**14, "cp": 2**14, "vpp": 2**6}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a user wants to see of a search; `most_gpus` is for the fewest GPUs: None, no limit."""
+
+    top: int = 5
+    pareto: bool = False
+    question: "Question | None" = None
+    most_gpus: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Scripts:
-    """The run folder that a user wants."""
+    """The run folder that a user wants, of the plan with a number."""
 
+    number: int
     output_dir: Path
     model_path: str
     dataset: tuple[str, ...]
@@ -50,7 +67,7 @@ def run_search(
     problem: Problem,
     given: Collection[str],
     *,
-    top: int,
+    wanted: Wanted,
     as_json: bool,
     scripts: Scripts | None,
     clock: Callable[[], float],
@@ -62,25 +79,74 @@ def run_search(
     _check_recompute(problem)
     check_mtp(problem)
     site = _site(scripts, problem) if scripts else None
+    reach = _reach(problem, given, wanted)
+    if reach is not None:
+        problem = reach.answer.problem
+        given = {*given, *_ANSWERED[reach.question]}
     evaluator = Evaluator(problem)
-    result = search(evaluator)
+    result = reach.answer.result if reach and reach.answer.result else search(evaluator)
     if not result.ranked:
         from planner.no_fit import nothing_found
 
         raise nothing_found(problem, result)
-    plans = [make_plan(evaluator, candidate.layout(problem)) for candidate in result.ranked[:top]]
+    ranked = result.ranked
+    number = scripts.number if scripts else 1
+    check_range("--pick", number, 1, len(ranked))
+    ties = find_ties(evaluator, ranked)
+    plans = [make_plan(evaluator, each.layout(problem)) for each in ranked[: wanted.top]]
+    plans[0] = with_ties(plans[0], ties)
     answer = Answer(
         problem=problem,
-        assumptions=assumptions(problem, given),
+        assumptions=[*assumptions(problem, given), *error_assumptions()],
         plans=plans,
         search=result,
         search_seconds=clock(),
-        grids_that_fit=len(result.ranked),
+        grids_that_fit=len(ranked),
+        ties=ties,
+        pareto=_pareto(problem, reach) if wanted.pareto else None,
+        reach=reach,
     )
     written: list[Path] = []
     if scripts and site:
-        written = _write(problem, plans[0], scripts, site)
-    _print(answer, as_json=as_json, next_steps=_next_steps(problem, scripts, written))
+        layout = ranked[number - 1].layout(problem)
+        picked = plans[0] if number == 1 else make_plan(evaluator, layout)
+        written = _write(problem, picked, scripts, site)
+    _print(answer, as_json=as_json, next_steps=_next_steps(answer, scripts, written))
+
+
+# What an answer gives that a user did not.
+_ANSWERED = {
+    "fewest_gpus": ("gpus",),
+    "longest_sequence": ("seq_length",),
+}
+
+
+def _reach(problem: Problem, given: Collection[str], wanted: Wanted) -> "Reach | None":
+    """The answer to how few GPUs, or how long packs."""
+    if wanted.question is None:
+        return None
+    from planner.reach import Question, fewest_gpus, longest_sequence
+
+    if wanted.question is Question.FEWEST_GPUS:
+        batch_given = "global_batch_size" in given
+        return fewest_gpus(problem, most=wanted.most_gpus, batch_given=batch_given, tell=_tell)
+    return longest_sequence(problem, tell=_tell)
+
+
+def _pareto(problem: Problem, reach: "Reach | None") -> "list[Point]":
+    """The front over all numbers of GPUs that were found to fit, or over one."""
+    from planner.pareto import pareto_front
+
+    problems = [problem]
+    if reach is not None and reach.question == "fewest_gpus":
+        problems = [trial.problem for trial in reach.trials if trial.fits]
+    return pareto_front(problems, _tell)
+
+
+def _tell(what: str) -> None:
+    """What is searched now, to a person who waits."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"searching {what}", file=sys.stderr, flush=True)
 
 
 def run_check(
@@ -223,8 +289,9 @@ def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[P
     return [scripts.output_dir / name for name in write_run_folder(run, scripts.output_dir)]
 
 
-def _next_steps(problem: Problem, scripts: Scripts | None, written: list[Path]) -> list[str]:
+def _next_steps(answer: Answer, scripts: Scripts | None, written: list[Path]) -> list[str]:
     """What a user may type next; nothing that would be refused."""
+    second = answer.ties.second if answer.ties else None
     if scripts:
         folder = quoted(str(scripts.output_dir))
         convert = f"once: bash {folder}/convert_hf_to_mcore.sh"
@@ -232,14 +299,39 @@ def _next_steps(problem: Problem, scripts: Scripts | None, written: list[Path]) 
             f"{len(written)} files written to {folder}; its README.md says what each does",
             *([convert] if scripts.load is Load.MCORE else []),
             f"on every node: bash {folder}/train.sh",
+            *([_TRY_TOO.format(second.number)] if second and scripts.number == 1 else []),
         ]
-    if not_trained(problem.model, problem.stack) is not None:
+    if not_trained(answer.problem.model, answer.problem.stack) is not None:
         return []
-    words = ["plan", *sys.argv[1:], *_FOR_SCRIPTS]
-    return [" ".join(quoted(word) for word in words)]
+    words = ["plan", *_words_of_the_answer(answer, sys.argv[1:])]
+    steps = [[*words, *_FOR_SCRIPTS, "runs/NAME"]]
+    if second is not None:
+        steps.append([*words, *_FOR_SCRIPTS, "runs/OTHER", "--pick", str(second.number)])
+    return [" ".join(quoted(word) for word in step) for step in steps]
 
 
-_FOR_SCRIPTS = ("--model-path", "MODEL", "--dataset", "DATA", "--output-dir", "runs/NAME")
+_FOR_SCRIPTS = ("--model-path", "MODEL", "--dataset", "DATA", "--output-dir")
+_TRY_TOO = "to try plan {0} too: the same with --pick {0} and another --output-dir"
+
+
+def _words_of_the_answer(answer: Answer, words: list[str]) -> list[str]:
+    """What a user typed, with the answer in place of the question."""
+    cluster, workload = answer.problem.cluster, answer.problem.workload
+    if answer.reach is None:
+        return [word for word in words if word != "--pareto"]
+    found = {"--gpus": cluster.num_gpus, "--nodes": cluster.num_nodes}
+    found["--seq-length"] = workload.seq_length
+    found["--global-batch-size"] = workload.global_batch_size
+    kept, skipped = [], False
+    for word in words:
+        dropped = skipped or word.partition("=")[0] in (*found, *_QUESTIONS, "--pareto")
+        skipped = not skipped and word in found  # its value follows
+        if not dropped:
+            kept.append(word)
+    return [*(text for flag, size in found.items() for text in (flag, str(size))), *kept]
+
+
+_QUESTIONS = ("--fewest-gpus", "--longest-sequence")
 
 
 def _print(answer: Answer, *, as_json: bool, next_steps: list[str]) -> None:

@@ -37,10 +37,10 @@ class _Backend(StrictModel):
 
 
 class Elsewhere(StrictModel):
-    """What other software could do for a layout, and what it needs."""
+    """What other software could do for a layout, and by which flag."""
 
     what: str
-    needs: str
+    flag: str
     dispatcher: str
     hides_experts: bool
 
@@ -121,8 +121,9 @@ def flex(
     if group.link_class == NETWORK:
         reached = _across(found, hosts) * group.bandwidth_bytes_per_second
         longest = max(longest, _others(hosts, topk) * token_bytes / reached)
-    latency = found.latency_microseconds * MICRO + group.latency_seconds
-    return Dispatch(forward=2 * (latency + longest), backward=2 * (latency + longest))
+    once = found.latency_microseconds * MICRO + group.latency_seconds + longest
+    both = 2 * once * cluster.calibration.of_link(group.link_class)
+    return Dispatch(forward=both, backward=both)
 
 
 def _others(places: int, topk: float) -> float:

@@ -58,11 +58,18 @@ class Evaluator:
         # When a stage may be at its fullest: the optimizer step needs no more than the layers do
         # (tests hold it), unless it widens its states.
         self.decisive = (*RUNNING, Moment.OPTIMIZER) if self.states.widened else RUNNING
+        self._others: dict[Overlap, Evaluator] = {}
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
+
+    def with_overlap(self, overlap: Overlap) -> "Evaluator":
+        """The same problem with other overlaps, kept."""
+        if overlap not in self._others:
+            self._others[overlap] = Evaluator(self.problem, overlap)
+        return self._others[overlap]
 
     def pipeline(
         self, sizes: GridSizes, split: PipelineSplit, dispatcher: str = "alltoall"
@@ -170,8 +177,9 @@ class GridView:
 Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
 
 
-def _fill(shape: StageShape, kept: StageActivations) -> None:
-    """Fill in what recomputation decides."""
+def _fill(shape: StageShape, kept: StageActivations, num_virtual_stages: int) -> None:
+    """Fill in what the number of chunks and recomputation decide: schedules share the shape."""
+    shape.num_virtual_stages = num_virtual_stages
     rotary = shape.num_virtual_stages * shape.rotary_bytes if kept.whole_layers else 0.0
     shape.saved_bytes, shape.checkpoint_bytes = kept.saved + rotary, kept.checkpoint
     shape.checkpoints_bytes, shape.whole_checkpoints_bytes = (
@@ -215,14 +223,16 @@ class GridBatch:
             overlap=evaluator.overlap,
         )
 
-    def recomputed(self, stage: int, counts: LayerCounts, recompute: Recompute) -> "Recomputed":
+    def recomputed(
+        self, stage: int, counts: LayerCounts, recompute: Recompute, num_virtual_stages: int
+    ) -> "Recomputed":
         """What a choice of recomputation makes of a stage, at the workload's imbalance."""
-        key = (stage, counts, recompute.modules)
+        key = (stage, counts, recompute.modules, num_virtual_stages)
         found = self._recomputed.get(key)
         if found is None:
             shape = self.shapes[stage]
-            kept = self.layers.stage(counts, recompute, imbalanced=self.skewed)
-            _fill(shape, kept)
+            kept = self.layers.stage(counts, num_virtual_stages, recompute, imbalanced=self.skewed)
+            _fill(shape, kept, num_virtual_stages)
             sizes = [
                 (moment, decided + level_bytes(shape, "recompute", moment))
                 for moment, decided in self.decided_bytes[stage]
@@ -300,11 +310,11 @@ class BatchView:
     def device_used(self, recompute: Recompute) -> float:
         """Device memory of the fullest stage, in bytes: what decides fit."""
         batch, most = self._batch, 0.0
-        counts = self._split.counts(recompute)
+        counts, chunks = self._split.counts(recompute), self._schedule.num_virtual_stages
         for stage in self._split.decisive:
             shape = batch.shapes[stage]
-            kept, decided = batch.recomputed(stage, counts[stage], recompute)
-            _fill(shape, kept)
+            kept, decided = batch.recomputed(stage, counts[stage], recompute, chunks)
+            _fill(shape, kept, chunks)
             shape.in_flight = self._in_flight[stage]
             fullest, size = decided[0][0], 0.0
             for moment, so_far in decided:
@@ -319,14 +329,15 @@ class BatchView:
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
         batch, found = self._batch, []
-        cluster = self._grid.problem.cluster
+        cluster, chunks = self._grid.problem.cluster, self._schedule.num_virtual_stages
         for stage, counts in enumerate(self._split.counts(recompute)):
             shape = decisive = batch.shapes[stage]
             if batch.skewed:
                 shape = replace(decisive)
             for each in (shape, decisive):
                 imbalanced = batch.skewed and each is decisive
-                _fill(each, self._layers.stage(counts, recompute, imbalanced=imbalanced))
+                kept = self._layers.stage(counts, chunks, recompute, imbalanced=imbalanced)
+                _fill(each, kept, chunks)
                 each.in_flight = self._in_flight[stage]
             found.append(
                 stage_memory(

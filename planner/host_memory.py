@@ -1,8 +1,7 @@
 """Host memory of a node while weights are loaded, while training runs and while it saves.
 
-A first version: what must be in memory, and an assumed size of a Python process with the stack. One
-run on one GPU (benchmarks/convert, 2026-11-24) had 27 GiB at its fullest, while it saved 5.8 GiB of
-weights without states: 12 GiB pinned, and 15 GiB of its processes.
+What must be in memory, and the size of a Python process with the stack. Two runs on one GPU say
+what the constants are (benchmarks/convert): weights without states, full fine-tuning.
 """
 
 from typing import Any
@@ -10,17 +9,15 @@ from typing import Any
 from planner.layer_shape import BF16
 from planner.layout import Layout
 from planner.parameters import RankParameters, rank_parameters
-from planner.precision import state_bytes
+from planner.precision import ASSUMED_PINNED_ROUNDING, state_bytes
 from planner.problem import Problem, Sizes, as_layout
 from planner.stage_shape import expert_shards
 from planner.units import GIB
 
-# A training process with torch, Transformer Engine and its data workers: not measured apart from
-# what it saves.
-ASSUMED_PROCESS_BYTES = 8 * GIB
-# What is saved is copied into pinned memory, a tensor at a time, and torch rounds each up to a
-# power of two: 12.2 GiB for 5.8 GiB of weights were measured, once.
-ASSUMED_STAGED_COPIES = 2
+# A training process with torch, Transformer Engine, its data workers and those that compile
+# kernels: 3.6 GiB of one alone, 4.0 of each of two beside each other (a control group's anonymous
+# pages: those that forked processes share are counted once).
+ASSUMED_PROCESS_BYTES = 4 * GIB
 
 
 def host_memory_bytes(
@@ -30,8 +27,11 @@ def host_memory_bytes(
 
     Loading stages the rank's bf16 weights once on the host; saving stages weights and, unless they
     are not saved, the rank's shard of the optimizer's fp32 states (megatron-core 0.18.1,
-    dist_checkpointing/strategies/filesystem_async.py:243: a pinned copy before writing). An
-    offloaded optimizer is there from the first step on.
+    dist_checkpointing/strategies/filesystem_async.py:243: a pinned copy before writing, whose
+    tensors torch rounds up to powers of two). An offloaded optimizer is there from the first step
+    on. Not in it: 4 GiB that a start with an empty kernel cache had pinned besides, and the next
+    one had not: most likely what tuned kernels overwrite (torch 2.11,
+    _inductor/runtime/triton_heuristics.py: copy_args_to_cpu_if_needed).
     """
     settings, gpus_per_node = problem.settings, problem.cluster.gpus_per_node
     largest = max(stages, key=lambda stage: stage.total)
@@ -45,7 +45,7 @@ def host_memory_bytes(
     return {
         "loading": gpus_per_node * (loading + weights),
         "training": gpus_per_node * round(training),
-        "saving": gpus_per_node * round(training + ASSUMED_STAGED_COPIES * saved),
+        "saving": gpus_per_node * round(training + ASSUMED_PINNED_ROUNDING * saved),
     }
 
 

@@ -98,14 +98,14 @@ class StageActivations:
 
 
 def _worst_layer(
-    layers: list[tuple[int, bool, bool, LayerActivations]],
+    layers: list[tuple[int, bool, bool, LayerActivations]], chunks: int
 ) -> tuple[float, float, str]:
     """What the layer that needs most has built again and has for a moment, and that moment.
 
     Layers that are recomputed as a whole come first in a chunk: when it is their turn, what the
-    others kept of the microbatch is gone.
+    others of their chunk kept of the microbatch is gone.
     """
-    others = sum(count * kept.saved for count, full, _, kept in layers if not full)
+    others = sum(count * kept.saved for count, full, _, kept in layers if not full) / chunks
     needs = [
         (kept.recomputed, kept.transient - (others if full else 0), kept.moment)
         for _, full, _, kept in layers
@@ -139,17 +139,17 @@ class LayerSet:
         return rows, max(map(feed_forward_gradients_bytes, shapes), default=0.0)
 
     def stage(
-        self, counts: LayerCounts, recompute: Recompute, *, imbalanced: bool
+        self, counts: LayerCounts, chunks: int, recompute: Recompute, *, imbalanced: bool
     ) -> StageActivations:
-        """Activations of so many layers."""
-        key = (counts, recompute.modules, imbalanced)
+        """Activations of so many layers, in so many chunks."""
+        key = (counts, chunks, recompute.modules, imbalanced)
         found = self._activations.get(key)
         if found is None:
-            found = self._activations[key] = self._stage(counts, recompute, imbalanced)
+            found = self._activations[key] = self._stage(counts, chunks, recompute, imbalanced)
         return found
 
     def _stage(
-        self, counts: LayerCounts, recompute: Recompute, imbalanced: bool
+        self, counts: LayerCounts, chunks: int, recompute: Recompute, imbalanced: bool
     ) -> StageActivations:
         layers = [
             (
@@ -162,7 +162,7 @@ class LayerSet:
         ]
         sparse = [(count, full, kept) for count, full, again, kept in layers if again and kept.maps]
         checkpoints = sum(count * kept.checkpoint for count, _, kept in sparse)
-        recomputed, transient, moment = _worst_layer(layers)
+        recomputed, transient, moment = _worst_layer(layers, chunks)
         return StageActivations(
             saved=sum(count * kept.saved for count, *_, kept in layers),
             whole_layers=any(full for _, full, *_ in layers),

@@ -104,3 +104,9 @@ class Layout:
         """Sequence parallelism goes with tensor parallelism, always (a MoE layer with TP needs
         it)."""
         return self.tp > 1
+
+    def __str__(self) -> str:
+        sizes = {"tp": self.tp, "pp": self.pp, "vpp": self.vpp, "cp": self.cp, "ep": self.ep}
+        sizes |= {"etp": self.etp, "mbs": self.micro_batch_size}
+        named = [f"{name}{size}" for name, size in sizes.items() if size > 1]
+        return f"{' '.join(named) or f'dp{self.dp}'}, recompute {self.recompute}"

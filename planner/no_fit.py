@@ -181,15 +181,21 @@ def _any_placement(problem: Problem) -> list[Reason]:
     return [Reason("nofit.placement", {})] if fits else []
 
 
+def least_gpus(problem: Problem) -> float:
+    """The number of GPUs below which weights, gradients and the optimizer's states alone exceed
+    them, whatever the layout; of LoRA, the weights."""
+    workload = problem.workload
+    total = sum(model_parameters(problem.model, mtp_num_layers=workload.mtp_num_layers).values())
+    is_full = workload.tuner_type is TunerType.FULL
+    per_parameter = _state_bytes(problem) + _weight_bytes(problem) if is_full else float(BF16)
+    return per_parameter * total / problem.cluster.gpu.memory_usable_bytes
+
+
 def _fewest_gpus(problem: Problem) -> list[Reason]:
     """The first of growing clusters that fits: whole hosts, from the static bytes on in steps of
     an eighth."""
     workload, cluster = problem.workload, problem.cluster
-    total = sum(model_parameters(problem.model, mtp_num_layers=workload.mtp_num_layers).values())
-    is_full = workload.tuner_type is TunerType.FULL
-    per_parameter = _state_bytes(problem) + _weight_bytes(problem) if is_full else float(BF16)
-    least = per_parameter * total / cluster.gpu.memory_usable_bytes
-    gpus = max(cluster.num_gpus + 1, ceil(least))
+    gpus = max(cluster.num_gpus + 1, ceil(least_gpus(problem)))
     for _ in range(MOST_TRIALS):
         per_node = min(cluster.host_gpus, 1 << (gpus - 1).bit_length())
         nodes = -(-gpus // per_node)

@@ -88,6 +88,12 @@ class Plan:
     confidence: dict[str, Any] = field(default_factory=dict)
     reasons: list[Reason] = field(default_factory=list)
 
+    @property
+    def device_used(self) -> int:
+        """Device memory of the fullest stage, in bytes; of a plan with stages."""
+        used: int = max(stage.memory_bytes["device_used"] for stage in self.stages)
+        return used
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, in the shape of the contract."""
         return {

@@ -12,6 +12,7 @@ from planner.host_memory import host_memory_bytes
 from planner.layout import Layout
 from planner.memory import StageMemory
 from planner.plan import BrokenRule, Plan, Reason, StagePlan
+from planner.possible import possible_elsewhere
 from planner.problem import Problem, Sizes, as_layout
 from planner.reasons import reasons
 from planner.rule import Violation
@@ -103,8 +104,16 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
         samples_per_second=workload.global_batch_size / seconds,
         model_tflops_per_gpu=flops / seconds / TERA,
         confidence=confidence(),
-        reasons=reasons(problem, layout, memory),
+        reasons=_reasons(evaluator, layout, memory, seconds),
     )
+
+
+def _reasons(
+    evaluator: Evaluator, layout: Layout, memory: list[StageMemory], seconds: float
+) -> list[Reason]:
+    """Why the layout was chosen, what else would speed it up, and last what limits it."""
+    *why, limit = reasons(evaluator.problem, layout, memory)
+    return [*why, *possible_elsewhere(evaluator, layout, seconds), limit]
 
 
 def _args(problem: Problem, layout: Layout) -> dict[str, ArgValue]:

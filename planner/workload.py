@@ -58,7 +58,7 @@ class Workload:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens of a step."""
+        """Tokens of a step, none of them padding: packs are counted as full."""
         return self.global_batch_size * self.seq_length
 
     @property

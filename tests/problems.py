@@ -58,6 +58,24 @@ def problem(
     )
 
 
+def small(
+    model: str,
+    layers: int,
+    *,
+    gpus: int = 8,
+    nodes: int = 1,
+    memory_gib: float = 79,
+    stack: str = "ms-swift-4.6",
+    **workload: Any,
+) -> Problem:
+    """A short model on few GPUs with so much memory."""
+    spec = shortened(resolve_model(model), layers)
+    stated = problem(spec, gpus=gpus, stack=stack, **workload)
+    cluster = load_topology("h100-8x-ib", nodes, gpus // nodes)
+    gpu = replace(cluster.gpu, memory_usable_bytes=int(memory_gib * GIB))
+    return replace(stated, cluster=replace(cluster, gpu=gpu))
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A legal layout of a problem."""

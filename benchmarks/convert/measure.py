@@ -4,12 +4,15 @@
 
 Host memory of the command with all its processes, ten times a second: anonymous pages and shared
 ones (what cannot be taken back), mapped files (what can), and how much less the whole machine had
-available. Memory of the GPU from nvidia-smi, beyond what was in use before. Each Python process
-adds its own peaks (`peaks/sitecustomize.py`). Bytes and seconds.
+available. Memory of the GPU from nvidia-smi: all of it, beyond what was in use before, and what it
+says of the command's own processes, which holds beside other work. Each Python process adds its own
+peaks (`peaks/sitecustomize.py`). Told to end, it waits for the command and writes what there is.
+Bytes and seconds.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,10 +54,10 @@ def _kilobytes(text: str) -> dict[str, int]:
     return {name: int(rest.split()[0]) * 1024 for name, _, rest in lines}
 
 
-def _resident(root: int) -> dict[str, int]:
-    """Bytes of a process and all that it started, by kind."""
+def _resident(processes: list[int]) -> dict[str, int]:
+    """Bytes of processes, by kind."""
     total = dict.fromkeys(KINDS.values(), 0)
-    for process in _tree(root):
+    for process in processes:
         try:
             status = _kilobytes(Path(f"/proc/{process}/status").read_text())
         except OSError:
@@ -77,39 +80,69 @@ def _machine() -> dict[str, int]:
     return used
 
 
-class _Gpu(threading.Thread):
-    """Bytes in use on the first GPU, as nvidia-smi says; 0 where it does not run."""
+class _Smi(threading.Thread):
+    """The lines that nvidia-smi answers a query with, ten times a second; none where there is none.
 
-    def __init__(self) -> None:
+    `latest` holds the numbers of the newest line, by its first; fields that are no numbers are 0.
+    """
+
+    def __init__(self, query: str) -> None:
         super().__init__(daemon=True)
-        self.used = 0
+        self.latest: dict[int, int] = {}
         self._smi: subprocess.Popen[str] | None = None
-        query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        words = ["nvidia-smi", query, "--format=csv,noheader,nounits", "--id=0", "--loop-ms=100"]
         try:
-            words = [*query, "--id=0", "--loop-ms=100"]
             self._smi = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         except OSError:
             return
         self.start()
-        time.sleep(1)
 
     def run(self) -> None:
         assert self._smi is not None and self._smi.stdout is not None
         for line in self._smi.stdout:
-            self.used = int(line) * 2**20
+            fields = [field.strip() for field in line.split(",")]
+            numbers = [int(field) if field.isdigit() else 0 for field in fields]
+            self.latest[numbers[0]] = numbers[-1] * 2**20
 
     def stop(self) -> None:
         if self._smi is not None:
             self._smi.terminate()
 
 
+class _Gpu:
+    """Bytes in use on the first GPU: in all, and by process."""
+
+    def __init__(self) -> None:
+        self._all = _Smi("--query-gpu=index,memory.used")
+        self._apps = _Smi("--query-compute-apps=pid,used_memory")
+        time.sleep(1)
+        self._before = self.used()
+        self.peaks: dict[int, int] = {}
+
+    def used(self) -> int:
+        return self._all.latest.get(0, 0)
+
+    def sample(self, processes: list[int]) -> dict[str, int]:
+        of_processes = 0
+        for process in processes:
+            if used := self._apps.latest.get(process):
+                of_processes += used
+                self.peaks[process] = max(used, self.peaks.get(process, 0))
+        return {"gpu": self.used() - self._before, "gpu_processes": of_processes}
+
+    def stop(self) -> None:
+        self._all.stop()
+        self._apps.stop()
+
+
 def _watch(process: "subprocess.Popen[bytes]", gpu: _Gpu) -> tuple[list[dict[str, Any]], float]:
     """Samples until the process ends; and the seconds that it took."""
-    before, gpu_before, started = _machine(), gpu.used, time.monotonic()
+    before, started = _machine(), time.monotonic()
     samples = []
     while process.poll() is None:
         machine = {name: value - before[name] for name, value in _machine().items()}
-        sample = {**_resident(process.pid), **machine, "gpu": gpu.used - gpu_before}
+        tree = _tree(process.pid)
+        sample = {**_resident(tree), **machine, **gpu.sample(tree)}
         sample["fixed"] = sample["anonymous"] + sample["shared"]
         samples.append({"second": round(time.monotonic() - started, 1), **sample})
         time.sleep(INTERVAL_SECONDS)
@@ -127,6 +160,7 @@ def main(name: str, results: str, command: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = os.pathsep.join(filter(None, [str(PEAKS), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "MEASURE_PEAKS": folder}
+        signal.signal(signal.SIGTERM, lambda *_: None)  # the command got it too, and ends
         gpu = _Gpu()
         process = subprocess.Popen(command, env=environment)
         samples, seconds = _watch(process, gpu)
@@ -137,6 +171,7 @@ def main(name: str, results: str, command: list[str]) -> int:
             "status": process.returncode,
             "seconds": round(seconds, 1),
             "peak": {column: max(sample[column] for sample in samples) for column in columns},
+            "gpu_peaks": sorted(gpu.peaks.values(), reverse=True),
             "processes": _processes(Path(folder)),
             # a line a second, in MiB: which part of the command the peaks belong to
             "columns": ["second", *columns],

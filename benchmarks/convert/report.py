@@ -4,50 +4,63 @@ python benchmarks/convert/report.py
 """
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from convert.resources import Term
-from convert.ways import RECIPES, Way, conversion_plan
+from convert.ways import RECIPES, conversion_plan
+from planner.evaluate import Evaluator
 from planner.layout import Layout, PipelineSplit
 from planner.model_files import resolve_model
 from planner.plan import Plan
+from planner.planning import make_plan
+from planner.problem import Problem
 from planner.recipe import load_recipe
 from planner.run import Machines, Run
 from planner.settings import Settings
 from planner.site import Site
 from planner.stack import load_stack
 from planner.swift_args import training_args
+from planner.topology_files import load_topology
 from planner.units import GIB, GIGA
-from planner.workload import TunerType, Workload
+from planner.workload import ASSUMED_ROUTING_IMBALANCE, TunerType, Workload
 
 FOLDER = Path(__file__).parent
-ROWS = FOLDER / "one_h200.jsonl"
+CARDS = {"H100": FOLDER / "one_h100.jsonl", "H200": FOLDER / "one_h200.jsonl"}
 STREAMING = FOLDER / "streaming.json"
 LAYERS = 4
 
 PAGE = """\
 # Conversions, measured
 
-Written by `report.py` from `one_h200.jsonl` and `streaming.json`.
+Written by `report.py` from `one_h100.jsonl`, `one_h200.jsonl` and `streaming.json`.
 
 ## What a conversion takes
 
 A Qwen3-MoE of 4 layers at the widths of Qwen3-30B-A3B (random weights, {weights:.1f} GiB) on one
-NVIDIA H200 with 16 processors and 125 GiB of host memory, ms-swift 4.6.0, mcore-bridge 1.6.5,
-megatron-core 0.18.1, Transformer Engine 2.12.0, torch 2.11 (2026-11-24). `plan --output-dir` wrote
-the run folder; `convert_hf_to_mcore.sh`, four steps of `train.sh` and `convert_mcore_to_hf.sh` ran
-unchanged, under `measure.py`. The model was converted, trained (loss 12.10 to 11.80) and converted
-back; the source lay in the page cache, the disk wrote 1.5 GB/s.
+NVIDIA H100 or H200 with 16 processors and 125 GiB of host memory, ms-swift 4.6.0, mcore-bridge
+1.6.5, megatron-core 0.18.1, Transformer Engine 2.12.0, torch 2.11 (2026-11-24).
+`plan --output-dir` wrote the run folder; `convert_hf_to_mcore.sh`, four steps of `train.sh` and
+`convert_mcore_to_hf.sh` ran unchanged, under `measure.py`. The source lay in the page cache.
 
-| conversion | GPU GiB | predicted | | host GiB | predicted | | seconds | predicted |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| GPU | script | GPU GiB | predicted | | host GiB | predicted | | seconds | predicted |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
 GPU: what nvidia-smi shows beyond an idle GPU. Host: anonymous and shared pages of all processes at
-their fullest moment, which nobody can take back; pages of mapped files, up to 6.4 GiB more, are the
-page cache and can be taken back. Predicted by `moe-convert plan`, whose time assumes 1 GB/s.
+their fullest moment, which nobody can take back (on the H100 those of the control group, which
+counts a page of forked processes once); pages of mapped files, up to 6.4 GiB more, are the page
+cache and can be taken back. Predicted by `moe-convert plan`, whose time assumes 1 GB/s, and for
+`train.sh` by `plan`, which predicts the time of a step and not of a start.
+
+On the H100 `moe-convert verify` looked at both results. `mcore` beside its source: sound, the
+number of parameters and every number, 6.2 GB in 4.1 s. What training gave back: sound, beside the
+source with `--trained`, 12.5 GB in 12.4 s; 593 of 1575 tensors were as before. That is 17 norms,
+whose ones four steps at a rate of 1e-5 cannot move in bfloat16, and 3 matrices each of 192 of the
+512 experts: the data are letters only, and an expert that no token chose has no gradient (the
+counts fit; the names were not kept). The loss went from 12.88 to 12.75 on the H100 and from 12.10
+to 11.80 on the H200, whose weights were drawn smaller.
 
 - Before it writes, Megatron-Core copies the weights into pinned memory, which torch gives in powers
   of two: 8.2 GiB for 5.8 GiB of weights, since a matrix of an expert has 3 MiB and takes 4.
@@ -55,16 +68,41 @@ page cache and can be taken back. Predicted by `moe-convert plan`, whose time as
   GPU (3.0 GiB here): ms-swift replaces the function that puts them together, but by its old name.
 - `swift export --to_mcore` loads the model by transformers onto the GPU first: it needs one GPU
   that holds all of it.
+- The host memory of training had been predicted as 19.6 GiB. The sum over processes that it came
+  from had counted pages that forked compilers of kernels share once for each: {forked:.1f} GiB for
+  {anonymous:.1f}. And the run had started with an empty kernel cache, when 4 GiB more were pinned.
+
+Of LoRA of rank 8, started beside the full training and cut by time while it saved, the GPU was off
+by more than 15 %: 14.2 GiB, and 11.7 predicted. torch had reserved 10.2 of them, as predicted; what
+is beside that was 4.0 GiB from the second step to the last, in both trainings, and 0.9 is predicted
+for the CUDA context (1.1 in conversions). Whose it is, is not known: NCCL at a size of 1, or the
+local memory of kernels. Add 3 GiB to what `plan` says of a single GPU.
 
 The same two scripts, unchanged, converted a model of these widths there and back on a CPU by the
 real packages (megatron-core 0.16.1): `moe-convert verify` found 1575 of 1575 tensors equal to the
 source to the last bit. The files that came back had the sizes of those on the GPU.
 
-These rows are few, and the size of a process and what transformers needs in passing were read off
-them: they are no test set. Not measured on a GPU: several ranks, LoRA, the comparison of logits,
-`swift export --to_hf`, and the check of what training gave back (tests do all of these but the
-comparison of logits with small models on CPUs, where memory tells nothing). The harness keeps a
-line of samples a second; those of this measurement were lost, and the rows are what it printed.
+These rows are few, and the size of a process, of a training process and what transformers needs in
+passing were read off them: they are no test set; the H100's conversions are repetitions, which
+nothing was fitted to. Not measured on a GPU: several ranks, LoRA's way back, the comparison of
+logits, `swift export --to_hf` (tests do all of these with small models on CPUs, where memory tells
+nothing).
+
+## Where the time goes
+
+Seconds on the H100, read off a line of samples a second and the logs.
+
+| script | parts |
+| --- | --- |
+{parts}
+
+Most of it is Python: the command, torchrun and each rank import torch and the stack one after the
+other, and so does every process that is started by spawn: the one that packs the data set, which is
+started after NCCL (ms-swift 4.6.0, swift/dataset/packing.py:22), and one for saving (megatron-core
+0.18.1, filesystem_async.py:53, a queue's manager). Here the stack was installed without bytecode
+and Python kept none (`-B`), as images with `PYTHONDONTWRITEBYTECODE` do. On another machine
+importing ms-swift's Megatron commands took 27 s of processor time without bytecode and 12 s with:
+`python -m compileall -q` of site-packages, once in the image, saves that at every import.
 
 ## What the predictions are made of
 
@@ -83,9 +121,22 @@ page cache, beside reading the same files and doing nothing.
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Bytes of a GPU and of the host at their fullest, and seconds where they are predicted."""
+
+    gpu: float
+    host: float
+    seconds: float | None
+
+
 def measured() -> list[dict[str, Any]]:
-    """The measured conversions."""
-    return [json.loads(line) for line in ROWS.read_text("utf-8").splitlines()]
+    """The measured scripts, with the GPU that each ran on."""
+    return [
+        {"gpu": gpu, **json.loads(line)}
+        for gpu, path in CARDS.items()
+        for line in path.read_text("utf-8").splitlines()
+    ]
 
 
 def run_of_the_measurement() -> Run:
@@ -111,29 +162,56 @@ def run_of_the_measurement() -> Run:
     )
 
 
-def predicted() -> dict[tuple[str, str], Way]:
+def predicted() -> dict[tuple[str, str], Prediction]:
     """What is predicted for that run, by kind and direction."""
     plan = conversion_plan(run_of_the_measurement())
-    return {(way.kind.value, way.direction.value): way for way in (*plan.there, *plan.back)}
+    ways = {
+        (way.kind.value, way.direction.value): Prediction(
+            gpu=way.gpu_total, host=way.host_total, seconds=sum(way.seconds.values())
+        )
+        for way in (*plan.there, *plan.back)
+    }
+    return ways | {("training", ""): predicted_training()}
 
 
-def _off(predicted_bytes: int, measured_gib: float) -> str:
-    return f"{predicted_bytes / GIB / measured_gib - 1:+.1%}"
+def predicted_training() -> Prediction:
+    """What `plan` predicts for the training between the conversions."""
+    run = run_of_the_measurement()
+    problem = Problem(
+        model=run.model,
+        cluster=load_topology("h100-8x-ib", 1, 1),
+        workload=Workload(
+            seq_length=2048, global_batch_size=2, routing_imbalance=ASSUMED_ROUTING_IMBALANCE
+        ),
+        stack=run.stack,
+        recipe=replace(run.recipe, no_save_optim=True),
+    )
+    plan = make_plan(Evaluator(problem), run.plan.layout)
+    fullest = max(stage.memory_bytes["device_used"] for stage in plan.stages)
+    return Prediction(gpu=fullest, host=max(plan.host_memory_bytes.values()), seconds=None)
 
 
-def _row(row: dict[str, Any], way: Way) -> str:
+def _cells(measured_gib: float, predicted_bytes: float) -> list[str]:
+    """A measured amount, the predicted one, and by how much that is off."""
+    gib = predicted_bytes / GIB
+    return [f"{measured_gib:.2f}", f"{gib:.2f}", f"{gib / measured_gib - 1:+.1%}"]
+
+
+def _row(row: dict[str, Any], expected: Prediction) -> str:
     cells = [
+        row["gpu"],
         f"`{row['script']}`",
-        f"{row['gpu_used_gib']:.2f}",
-        f"{way.gpu_total / GIB:.2f}",
-        _off(way.gpu_total, row["gpu_used_gib"]),
-        f"{row['host_gib']:.2f}",
-        f"{way.host_total / GIB:.2f}",
-        _off(way.host_total, row["host_gib"]),
+        *_cells(row["gpu_used_gib"], expected.gpu),
+        *_cells(row["host_gib"], expected.host),
         f"{row['seconds']:.0f}",
-        f"{sum(way.seconds.values()):.0f}",
+        "" if expected.seconds is None else f"{expected.seconds:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _parts(row: dict[str, Any]) -> str:
+    parts = ", ".join(f"{name} {seconds}" for name, seconds in row["parts"].items())
+    return f"| `{row['script']}` | {parts} |"
 
 
 def _streamed(row: dict[str, Any]) -> str:
@@ -162,10 +240,15 @@ def _terms() -> list[str]:
 
 def page() -> str:
     """The text of README.md."""
-    ways, streaming = predicted(), json.loads(STREAMING.read_text("utf-8"))
+    rows, ways = measured(), predicted()
+    streaming = json.loads(STREAMING.read_text("utf-8"))
+    training = next(row for row in rows if row["kind"] == "training")
     return PAGE.format(
         weights=conversion_plan(run_of_the_measurement()).weights_bytes / GIB,
-        rows="\n".join(_row(row, ways[row["kind"], row["direction"]]) for row in measured()),
+        rows="\n".join(_row(row, ways[row["kind"], row["direction"]]) for row in rows),
+        parts="\n".join(_parts(row) for row in rows if "parts" in row),
+        forked=training["processes_anonymous_gib"],
+        anonymous=training["host_anonymous_gib"],
         terms="\n".join(_terms()),
         size=streaming["checkpoint_bytes"] / GIGA,
         processors=streaming["processors"],

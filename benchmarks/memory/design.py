@@ -9,7 +9,7 @@ is arithmetic by hand that keeps a rank within one GPU.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -201,18 +201,25 @@ def _difference(one: Setting, other: Setting) -> int:
     return sum(mine[name] != yours[name] for name in mine)
 
 
-def choose(family: str, number: int, lot: random.Random) -> list[Setting]:
-    """The rows of a family: each shows the most pairs that those before do not."""
+def choose(
+    family: str,
+    number: int,
+    lot: random.Random,
+    *,
+    before: Sequence[Setting] = (),
+    wanted: Callable[[Setting], bool] = lambda _: True,
+) -> list[Setting]:
+    """Rows of a family that are `wanted`: each shows the most pairs that those before do not."""
     drawn = (_draw(family, lot) for _ in range(CANDIDATES))
-    candidates = [setting for setting in drawn if _is_legal(setting)]
+    candidates = [setting for setting in drawn if _is_legal(setting) and wanted(setting)]
     chosen: list[Setting] = []
-    seen: set[tuple[Any, ...]] = set()
+    seen: set[tuple[Any, ...]] = set().union(*map(_pairs, before))
     while len(chosen) < number:
         loras = sum(setting.tuner is TunerType.LORA for setting in chosen)
         new = [
             setting
             for setting in candidates
-            if all(_difference(setting, other) >= DIFFERENCES for other in chosen)
+            if all(_difference(setting, other) >= DIFFERENCES for other in (*before, *chosen))
             and (setting.tuner is not TunerType.LORA or loras * ROWS_PER_LORA_ROW < number)
         ]
         best = max(new, key=lambda setting: len(_pairs(setting) - seen))

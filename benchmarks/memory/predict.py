@@ -120,7 +120,7 @@ def predict(row: Row, result: Result) -> Predicted:
             "h100-8x-ib", max(1, row.world_size // GPUS_PER_NODE), min(8, row.world_size)
         ),
         workload=workload,
-        stack=load_stack(STACK),
+        stack=replace(load_stack(STACK), apex=flags["gradient_accumulation_fusion"] == "true"),
         recipe=recipe,
     )
     stage = row.rank // (row.world_size // sizes["pp"])

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from importlib.metadata import version
@@ -62,7 +62,7 @@ def option(row: Row, name: str) -> str:
     return row.argv[row.argv.index(f"--{name}") + 1]
 
 
-def command(row: Row, folder: Path) -> list[str]:
+def command(row: Row, folder: Path, **more: Any) -> list[str]:
     """The words that train a row: those of the planner, with the site's and the test's."""
     own = {
         "model": folder / "model",
@@ -74,6 +74,7 @@ def command(row: Row, folder: Path) -> list[str]:
         "save_steps": row.steps,
         "external_plugins": PLUGIN,
         "callbacks": "memory",
+        **more,
     }
     words = [word for name, value in own.items() for word in (f"--{name}", str(value))]
     kept = True
@@ -85,7 +86,9 @@ def command(row: Row, folder: Path) -> list[str]:
     return ["megatron", "sft", *words]
 
 
-def start(row: Row, folder: Path, port: int) -> list[subprocess.Popen[bytes]]:
+def start(
+    words: list[str], folder: Path, port: int, environment: Mapping[str, str] = {}
+) -> list[subprocess.Popen[bytes]]:
     """The processes of a run's ranks."""
     processes = []
     for rank in range(RANKS):
@@ -96,7 +99,7 @@ def start(row: Row, folder: Path, port: int) -> list[subprocess.Popen[bytes]]:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "CUDA_VISIBLE_DEVICES": "0",
-            "NCCL_HOSTID": f"{row.id}-{rank}",
+            "NCCL_HOSTID": f"{folder.name}-{rank}",
             "NCCL_SOCKET_IFNAME": "lo",
             "GLOO_SOCKET_IFNAME": "lo",
             "MODELSCOPE_CACHE": str(folder / "cache"),
@@ -105,8 +108,8 @@ def start(row: Row, folder: Path, port: int) -> list[subprocess.Popen[bytes]]:
         with (folder / f"log{rank}.txt").open("wb") as log:
             processes.append(
                 subprocess.Popen(
-                    command(row, folder),
-                    env=os.environ | node,
+                    words,
+                    env={**os.environ, **node, **environment},
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
@@ -166,8 +169,9 @@ def train(rows: Iterable[Row], weights: Path, results: Path, deadline: float, po
         longest = int(option(row, "max_length"))
         letters = row.steps * int(option(row, "global_batch_size")) * longest
         write_data(letters * 11 // 10, longest - TEMPLATE_TOKENS, folder / "train.jsonl")
-        print(f"{row.id}: {' '.join(command(row, folder))}", flush=True)
-        statuses = wait(start(row, folder, port), deadline - KILL_SECONDS)
+        words = command(row, folder)
+        print(f"{row.id}: {' '.join(words)}", flush=True)
+        statuses = wait(start(words, folder, port), deadline - KILL_SECONDS)
         seconds = round(time.time() - began, 1)
         found = gathered(row, folder) | {"statuses": statuses, "seconds": seconds}
         with results.open("a", encoding="utf-8") as file:

@@ -56,6 +56,10 @@ class Trained:
         calibration = calibration or self.problem.cluster.calibration
         return step_time(self.problem, self.run.plan.layout, calibration)
 
+    def predicted_seconds(self, calibration: Calibration) -> float:
+        """Of a step."""
+        return self.predicted(calibration).total
+
 
 def run_calibrate(
     logs: Sequence[Path],
@@ -114,7 +118,7 @@ def trained_runs(logs: Sequence[Path], runs: Sequence[Path], topology: str | Non
 def _beside(log: Path) -> Path:
     """The run folder of a log, its own folder or one above. Raises UsageError: calibrate.no_run."""
     above = list(log.absolute().parents)[:FOLDERS_ABOVE]
-    for folder in above:
+    for folder in (*list(log.parents)[:FOLDERS_ABOVE], *above):  # as it was typed, if it can be
         if (folder / RUN).is_file():
             return folder
     raise UsageError("calibrate.no_run", path=log)
@@ -133,7 +137,7 @@ def fitted(trained: Sequence[Trained]) -> Fit | None:
     """Factors of all logs with enough steps; None: there are none."""
     observed = [
         Observed(
-            predict=lambda calibration, each=each: each.predicted(calibration).total,  # type: ignore[misc]  # bound early
+            predict=each.predicted_seconds,
             seconds=each.measured.step_seconds - each.data_seconds,
             relative_noise=each.measured.relative_noise,
         )
@@ -198,7 +202,7 @@ def _log_to_json(each: Trained, found: Fit | None, topology: str) -> dict[str, A
 
 
 def _reserved(each: Trained) -> float:
-    """Of the fullest rank; ms-swift before 4.0 logs the last one's."""
+    """Of the rank whose memory is logged: the fullest, or by ms-swift before 4.0 the last."""
     reserved = [float(stage.memory_bytes["peak_reserved"]) for stage in each.run.plan.stages]
     return reserved[-1] if each.run.stack.dialect.startswith("3.") else max(reserved)
 

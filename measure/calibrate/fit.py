@@ -32,7 +32,8 @@ ASSUMED_SPREADS = {
 # What the model of a layout is wrong by though all factors are right.
 ASSUMED_MODEL_ERROR = 0.02
 LEAST, MOST = 0.25, 4.0  # of a factor; beyond it something else is wrong
-STEPS = 12  # of Gauss-Newton; it settles in three or four
+STEPS = 12  # of Gauss-Newton at the most; it settles in three or four
+SETTLED = 1e-5  # of a logarithm
 _DIFFERENCE = 0.02  # of a logarithm, for derivatives
 TOLD = 0.5  # a factor is told by the logs if they leave less of its spread than this
 
@@ -84,8 +85,11 @@ def fit(observed: Sequence[Observed], before: Calibration) -> Fit:
     found: Array = prior
     covariance: Array = np.diag(spread**2)
     for _ in range(STEPS):
-        found, covariance = _step(observed, before, names, found, prior, spread)
+        at = found
+        found, covariance = _step(observed, before, names, at, prior, spread)
         found = np.minimum(np.maximum(found, low), high)
+        if np.all(np.abs(found - at) < SETTLED):
+            break
     calibration = _calibration(before, names, found)
     deviations = np.sqrt(np.diag(covariance))
     factors = [

@@ -37,6 +37,7 @@ class When(StrEnum):
     EVALUATING = "evaluating"
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"
+    LOSS = "loss"
     FORWARD = "forward"
     BUILDING = "building"
     UNKNOWN = "unknown"
@@ -50,6 +51,7 @@ _FUNCTIONS = {
     When.EVALUATING: {"evaluate"},
     When.BACKWARD: {"backward_step", "_engine_run_backward"},
     When.OPTIMIZER: {"step", "step_with_ready_grads", "prepare_grads", "clip_grad_norm"},
+    When.LOSS: {"compute_language_model_loss", "fused_vocab_parallel_cross_entropy"},
     When.FORWARD: {"forward_step", "forward"},
     When.BUILDING: {
         "prepare_model",

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from measure.verify import machine
 from measure.verify.rank import measure, prepare
 from measure.verify.row import read_rows
 
@@ -71,6 +72,7 @@ def _append(results: Path, result: dict[str, Any]) -> None:
 def _circumstances() -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(),
+        **machine.host(),
         "versions": {name: _version(name) for name in PACKAGES},
         "date": datetime.now(UTC).date().isoformat(),
     }

@@ -1,7 +1,10 @@
 """`plan verify`: one rank of a run, measured on the GPU of this machine beside its prediction."""
 
+import gc
 import importlib.util
 import json
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +53,12 @@ def run_verify(run_folder: Path, *, stage: int | None, trace: bool, as_json: boo
     chosen = stage_of(run, stage)
     row = row_of(run, chosen, model_config(run))
     check_machine()
-    from measure.verify.rank import measure, prepare
+    gc.enable()  # as a run has it: `plan` goes without
+    with redirect_stdout(sys.stderr):  # the stack prints too
+        from measure.verify.rank import measure, prepare
 
-    prepare()
-    result = measure(row, traced=trace)
+        prepare()
+        result = measure(row, traced=trace)
     if not result["ok"]:
         raise EnvironmentLacksError("verify.failed", rank=row.rank, reason=result["error"])
     write_output(to_json(chosen, row, result) if as_json else to_text(run, chosen, row, result))

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from measure.verify import peers, readings, release, routing, trace
+from measure.verify import fused_gradients, machine, peers, readings, release, routing, trace
 from measure.verify.row import Row
 
 TRACED_SECONDS = 2.0  # a step that takes longer is not traced: tracing takes a multiple of it
 MOST_LEFT_BYTES = 2**20  # after a row; more means that something was not given back
-LONG_SECONDS = 1.0  # a warm step that takes longer is the last
+LONG_SECONDS = 1.0  # a warm step that takes longer is the last of those whose memory is read
+TIMED_STEPS = 5  # after those, with nothing read in their midst
 
 Result = dict[str, Any]
 
@@ -29,6 +30,7 @@ def prepare() -> None:
     later processes wait (megatron-core 0.18.1, tensor_parallel/random.py:65-75).
     """
     peers.enter_world(1, 0)
+    fused_gradients.stand_in()
     from megatron.core.tensor_parallel import random
 
     if torch.cuda.is_available() and hasattr(random, "_get_share_storage"):
@@ -97,11 +99,12 @@ def _train(row: Row, trainer: Any, result: Result, traced: bool) -> None:
     tokens = routing.ExpertTokens(models)
     data = run.feed(row, trainer)
     result |= {"num_microbatches": arguments.num_microbatches, **_counts(trainer)}
+    result["fused_gradients"] = arguments.gradient_accumulation_fusion
     result["after_build"] = readings.read()
     steps = result["steps"] = []
     while len(steps) < row.steps and (len(steps) < 2 or steps[-1]["seconds"] < LONG_SECONDS):
         steps.append(_step(trainer, data))
-    result |= _summary(steps)
+    result |= _summary(steps) | _timed(lambda: trainer.run_train_step(data, None))
     if trainer.config.num_moe_experts:
         result["expert_tokens"] = tokens.summary(arguments, trainer.config.moe_router_topk)
     if traced and result["compute_seconds"] < TRACED_SECONDS:
@@ -131,6 +134,23 @@ def _step(trainer: Any, data: Any) -> Result:
     return moments
 
 
+def _timed(step: Callable[[], Any]) -> dict[str, Any]:
+    """Seconds of warm steps, what they took of the allocator, and the GPU's clocks under load."""
+    readings.start()
+    seconds = []
+    for _ in range(TIMED_STEPS):
+        started = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return {
+        "step_seconds": seconds,
+        "compute_seconds": statistics.median(seconds),
+        "timed_steps": readings.read(),
+        "gpu_under_load": machine.gpu_while(step),
+    }
+
+
 def _counts(trainer: Any) -> dict[str, Any]:
     """Parameters of this rank's chunks, as built: all, trained, and of routed experts."""
     named = [pair for model in trainer.unwrapped_models for pair in model.named_parameters()]
@@ -154,5 +174,4 @@ def _summary(steps: list[Result]) -> dict[str, Any]:
         "peak_allocated": max(half["peak_allocated"] for half in halves),
         "peak_reserved": max(half["peak_reserved"] for half in halves),
         "device_used": max(step["device_used"] for step in steps),
-        "compute_seconds": statistics.median(step["seconds"] for step in steps[1:] or steps),
     }

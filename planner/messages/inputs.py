@@ -28,6 +28,7 @@ MESSAGES: dict[str, Message] = {
         "use --mtp-num-layers {available}",
     ),
     "input.needs": Message("{flag} is only for {needs}", "leave out {flag}, or give {needs}"),
+    "input.not_together": Message("{flag} does not go with {other}", "leave out one of them"),
     "input.before_command": Message(
         "{flag} stands before {command}, which does not read it", "put it after {command}"
     ),

@@ -38,8 +38,12 @@ MESSAGES: dict[str, Message] = {
         "submit from a folder that can be: a submission that is cut off is found again by it",
     ),
     "hosts.count": Message(
-        "the run is for {wanted} nodes, and {given} hosts are given: {hosts}",
-        "give one host a node, or plan for these",
+        "the run is for {wanted} nodes, not for {given} hosts ({hosts})",
+        "give one host a node, --hosts HOST,HOST or hosts.addresses of the site file, or plan for "
+        "these",
+    ),
+    "hosts.twice": Message(
+        "{host} is given for two nodes, which would share its GPUs", "give one host a node"
     ),
     "hosts.failed": Message(
         "{host}: {reason}",

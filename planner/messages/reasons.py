@@ -24,8 +24,16 @@ MESSAGES: dict[str, Message] = {
     "reason.no_recompute": Message("nothing is recomputed: all activations fit"),
     "reason.recompute_asked": Message("recompute {recompute}, as asked for"),
     "reason.recompute": Message("recomputing {recompute} is the cheapest choice that fits"),
+    "reason.possible_elsewhere": Message(
+        "possible with {what} ({flag}), which this stack lacks: {seconds} s a step, "
+        "{percent} % less"
+    ),
     "reason.not_trained": Message(
         "ms-swift's Megatron commands cannot train {model} today: {why}; no scripts can be written"
+    ),
+    "reason.tied": Message(
+        "layouts tied with this one: {others}, as the difference between two may be off by "
+        "{percent} %; try this and plan {number} ({layout}), which spends {contrast}"
     ),
     "reason.limit": Message(
         "stage {stage} is the fullest, {percent} % of a GPU at {moment}: {terms}"

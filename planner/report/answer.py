@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.cluster import Assumption, Cluster
 from planner.errors import PlannerError
@@ -10,14 +10,21 @@ from planner.model_spec import ModelSpec
 from planner.parameters import active_parameters, model_parameters
 from planner.plan import Plan, Reason
 from planner.problem import Problem
+from planner.report.ranking_json import point_to_json, reach_to_json, ties_to_json
 from planner.search import SearchResult
+from planner.ties import Ties
+
+if TYPE_CHECKING:
+    from planner.pareto import Point
+    from planner.reach import Reach
 
 FORMAT_VERSION = "1.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What `plan` and `plan check` found; `search` is None for `plan check`."""
+    """What `plan` and `plan check` found; `search` and `ties` are None for `plan check`, `pareto`
+    and `reach` where nobody asked for them."""
 
     problem: Problem
     assumptions: list[Assumption]
@@ -25,6 +32,9 @@ class Answer:
     search: SearchResult | None = None
     search_seconds: float = 0.0
     grids_that_fit: int = 0
+    ties: Ties | None = None
+    pareto: "list[Point] | None" = None
+    reach: "Reach | None" = None
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:
@@ -38,6 +48,9 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
         return {**found, "plan": answer.plans[0].to_json()}
     found["search"] = _search(answer.search, answer.search_seconds)
     found["plans"] = [plan.to_json() for plan in answer.plans]
+    found["ties"] = ties_to_json(answer.ties) if answer.ties else None
+    found["pareto"] = [point_to_json(each) for each in answer.pareto] if answer.pareto else None
+    found["reach"] = reach_to_json(answer.reach) if answer.reach else None
     return found
 
 

@@ -18,6 +18,7 @@ WHEN = {
     "evaluating": "in an evaluation",
     "backward": "in the backward pass",
     "optimizer": "in the optimizer step",
+    "loss": "in the cross entropy",
     "forward": "in the forward pass",
     "building": "while it built the model and the optimizer",
     "unknown": "at a moment that the traceback does not tell",
@@ -59,7 +60,8 @@ def _log(log: dict[str, Any]) -> Iterator[tuple[str, str]]:
     layout = layout_from_json(log["layout"])
     sizes = " ".join(f"{name}{getattr(layout, name)}" for name in ("tp", "pp", "cp", "ep", "etp"))
     yield "Log", f"{log['log']}   {log['model']} on {layout.world_size} GPUs"
-    yield "", f"{sizes} mbs{layout.micro_batch_size} recompute {layout.recompute}   ({log['run']})"
+    yield "", f"{sizes} mbs{layout.micro_batch_size} recompute {layout.recompute}"
+    yield "Run", log["run"]
     if log["measured"] is not None:
         yield from _measured(log)
     if log["out_of_memory"] is not None:
@@ -91,7 +93,7 @@ def _measured(log: dict[str, Any]) -> Iterator[tuple[str, str]]:
         planned, used = predicted["reserved_bytes"], seen["reserved_bytes"]
         yield (
             "Memory",
-            f"predicted {gib(planned)} GiB reserved on the fullest rank, logged {gib(used)} "
+            f"predicted {gib(planned)} GiB reserved on the rank that is logged, seen {gib(used)} "
             f"({planned / used - 1:+.1%})",
         )
 

@@ -41,13 +41,17 @@ def plan_text(plan: dict[str, Any], assumptions: Iterable[Assumption], width: in
     for direction, title in DIRECTIONS.items():
         ways = [way for way in plan["ways"] if way["direction"] == direction]
         lines += ["", *_ways(title, ways, plan["recommended"][direction], width)]
-    precision = gib(plan["precision_test"]["gpu_memory_bytes"])
+    precision, needs = (
+        gib(plan["precision_test"]["gpu_memory_bytes"]),
+        plan["precision_test"]["needs"],
+    )
     lines += [
         "",
         *_named(
             "Precision",
             f"TEST_CONVERT_PRECISION=1 compares logits of both sides: {precision} GiB more on the"
-            " GPUs of the first node, where transformers loads the model once more",
+            " GPUs of the first node, where transformers loads the model once more"
+            + (f"; it also needs {needs}" if needs else ""),
             width,
         ),
         *_named("Smoke", "SMOKE=1 lets the converted model answer a question (swift infer)", width),

@@ -1,6 +1,7 @@
 """The answer as text: a header, a table, the winner in detail, and what to do next."""
 
 from io import StringIO
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -19,16 +20,20 @@ from planner.releases import out_of_range
 from planner.report.answer import Answer
 from planner.report.links import link_words
 from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
-from planner.report.trust import odds, trust
-from planner.search import ASSUMED_TIE_FRACTION
+from planner.report.tables import SIZES, plain_table, recompute_cell, size_cells
+from planner.report.trust import odds, ties_words, trust
 from planner.settings import Settings
+from planner.ties import words_of
 from planner.verdict import MARGIN_FRACTION
 from planner.workload import Task, TunerType
+
+if TYPE_CHECKING:
+    from planner.pareto import Point
+    from planner.reach import Reach
 
 FULL_WIDTH = 100
 _GROUPS = {term.id: term.group for term in TERMS}
 _COLUMNS = ("weights", "grads", "optimizer", "acts", "buffers", "logits", "other")
-_SHORT_MODULES = {"layernorm": "ln", "mla_up_proj": "mla"}
 
 
 def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str]) -> str:
@@ -46,9 +51,13 @@ def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str
         soft_wrap=False,
     )
     _print_header(answer, out)
+    if answer.reach is not None:
+        _print_reach(answer.reach, out)
     if answer.search is not None:
         out.print()
         _print_table(answer, out, width >= FULL_WIDTH)
+    if answer.pareto is not None:
+        _print_pareto(answer.pareto, out)
     for plan in answer.plans[:1]:
         out.print()
         _print_plan(answer.problem, plan, out, numbered=answer.search is not None)
@@ -57,6 +66,22 @@ def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str
     if next_steps:
         _print_pairs(out, [("Next", step) for step in next_steps])
     return "".join(line.rstrip() + "\n" for line in whole.getvalue().splitlines())
+
+
+def _print_reach(reach: "Reach", out: Console) -> None:
+    from planner.report.ranking import reach_table, reach_words
+
+    out.print()
+    out.print(reach_table(reach))
+    out.print(Text(reach_words(reach)))
+
+
+def _print_pareto(points: "list[Point]", out: Console) -> None:
+    from planner.report.ranking import pareto_table, pareto_words
+
+    out.print()
+    out.print(Text(pareto_words(points)))
+    out.print(pareto_table(points))
 
 
 def _print_pairs(out: Console, pairs: list[tuple[str, str]]) -> None:
@@ -167,9 +192,10 @@ def _stack(problem: Problem) -> str:
 
 
 def _print_table(answer: Answer, out: Console, wide: bool) -> None:
-    table = _table()
+    assert answer.ties is not None
+    table = plain_table()
     table.add_column("")
-    for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "edp", "mbs"):
+    for name in SIZES:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("recompute", no_wrap=True)
     table.add_column("GiB", justify="right", no_wrap=True)
@@ -184,41 +210,17 @@ def _print_table(answer: Answer, out: Console, wide: bool) -> None:
         table.add_row(*_row(answer.problem, plan, number, wide), style=style)
     out.print(table)
     shown, grids = len(answer.plans), answer.grids_that_fit
-    out.print(Text(" ".join([f"Shown {shown} of {grids} grids.", *_ties(answer.plans)])))
+    out.print(Text(f"Shown {shown} of {grids} grids. {ties_words(answer.ties)}"))
     if any(plan.verdict == "tight" for plan in answer.plans):
         margin = percent(MARGIN_FRACTION)
         out.print(Text(f"! leaves less than {margin} of what it needs free: ranked last."))
     out.print(Text(trust(answer.problem, answer.plans[0])))
 
 
-def _table() -> Table:
-    return Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-
-
-def _recompute(layout: Layout) -> str:
-    words = [_SHORT_MODULES.get(module, module) for module in layout.recompute.modules]
-    return "+".join(words) or str(layout.recompute)
-
-
 def _row(problem: Problem, plan: Plan, number: int, wide: bool) -> list[str]:
-    layout, fullest = plan.layout, _fullest(plan)
-    used, usable = fullest.memory_bytes["device_used"], fullest.memory_bytes["usable"]
-    row = [f"{'>' if number == 1 else ' '}{number}"]
-    row += [
-        str(size)
-        for size in (
-            layout.tp,
-            layout.pp,
-            layout.vpp,
-            layout.cp,
-            layout.ep,
-            layout.etp,
-            layout.dp,
-            layout.edp,
-            layout.micro_batch_size,
-        )
-    ]
-    row += [_recompute(layout), gib(used)]
+    layout, used, usable = plan.layout, plan.device_used, problem.cluster.gpu.memory_usable_bytes
+    row = [f"{'>' if number == 1 else ' '}{number}", *size_cells(layout)]
+    row += [recompute_cell(layout), gib(used)]
     if wide:
         row.append(bar(used / usable) + ("!" if plan.verdict == "tight" else ""))
     row += [
@@ -229,24 +231,6 @@ def _row(problem: Problem, plan: Plan, number: int, wide: bool) -> list[str]:
     if wide:
         row.append(" ".join(crossing_groups(problem, layout)) or "-")
     return row
-
-
-def _ties(plans: list[Plan]) -> list[str]:
-    """Which of the first are too close to tell apart."""
-    speeds = [plan.tokens_per_second_per_gpu for plan in plans]
-    tied = 1
-    while tied < len(plans) and speeds[tied] * (1 + ASSUMED_TIE_FRACTION) >= max(speeds):
-        tied += 1
-    if tied == 1:
-        return []
-    return [
-        f"1 to {tied} are within {100 * ASSUMED_TIE_FRACTION:.0f} %, which the time model cannot "
-        "tell apart: the plainest comes first."
-    ]
-
-
-def _fullest(plan: Plan) -> StagePlan:
-    return max(plan.stages, key=lambda stage: stage.memory_bytes["device_used"])
 
 
 def identities(layout: Layout) -> str:
@@ -305,7 +289,7 @@ def _host(problem: Problem, plan: Plan) -> str:
 
 def _time(plan: Plan) -> str:
     parts = [
-        f"{name.replace('exposed_', '').replace('_', ' ')} {seconds(value)}"
+        f"{words_of(name)} {seconds(value)}"
         for name, value in plan.step_seconds.items()
         if name not in ("total", "hidden") and value > 0.0005
     ]
@@ -314,7 +298,7 @@ def _time(plan: Plan) -> str:
 
 def _print_stages(plan: Plan, mtp_num_layers: int, out: Console) -> None:
     """One line a stage."""
-    table = _table()
+    table = plain_table()
     table.add_column("stage", no_wrap=True)
     table.add_column("layers")
     present = [name for name in _COLUMNS if any(_group(stage, name) for stage in plan.stages)]

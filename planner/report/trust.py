@@ -5,6 +5,7 @@ from planner.plan import Plan
 from planner.problem import Problem
 from planner.report.numbers import percent
 from planner.settings import MODELLED
+from planner.ties import Ties
 from planner.verdict import NEVER_MEASURED
 
 # The families and the largest sizes of the ranks of benchmarks/memory/design.jsonl; a test holds
@@ -73,3 +74,16 @@ def trust(problem: Problem, plan: Plan) -> str:
     if time is None:
         parts.append("step times were never measured: benchmark the first before you rely on them")
     return "; ".join(parts) + "."
+
+
+def ties_words(ties: Ties) -> str:
+    """How many of the ranking are tied with the first, and by what."""
+    tied = len(ties.contenders)
+    error = percent(ties.relative_error)
+    if tied == 1:
+        return f"None that fits as well is tied with 1: the model's error is {error}."
+    second = f"; try 1 and {ties.second.number}" if ties.second else ""
+    return (
+        f"{tied} are tied: their times differ by less than the model's error between two layouts, "
+        f"{error}{second}."
+    )

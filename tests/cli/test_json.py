@@ -41,6 +41,10 @@ SEARCHES: dict[str, tuple[str, ...]] = {
     ),
     "LoRA on one GPU": ("--gpus", "1", "--model", "Qwen2.5-7B", "--tuner-type", "lora"),
     "LoRA": (*EXAMPLE, "--tuner-type", "lora", "--lora-rank", "64", "--recompute", "none"),
+    "the fewest GPUs": ("--gpus", "8", "--model", "Qwen2.5-7B", "--fewest-gpus", "--pareto"),
+    "the longest packs": (
+        *("--gpus", "2", "--model", "Qwen2.5-7B", "--tuner-type", "lora", "--longest-sequence"),
+    ),
     "an old stack": (*EXAMPLE, "--stack", "ms-swift-3.12", "--topology", "h20-8x-erdma"),
     "states on the host": (
         *("--gpus", "8", "--model", "Qwen3-30B-A3B", "--set", "optimizer_cpu_offload=true"),

@@ -104,6 +104,7 @@ def test_what_comes_next_is_said_and_true(folder: Path) -> None:
     next_steps = ran.out[ran.out.index("\nNext ") :]
     assert "bash 'runs/my first'/train.sh" in next_steps
     assert next_steps.index("convert_hf_to_mcore.sh") < next_steps.index("train.sh")
+    assert "to try plan 2 too: the same with --pick 2 and another" in next_steps
     number = len(contents(folder / "runs" / "my first"))
     assert f"{number} files written to 'runs/my first'" in next_steps
     direct = plan(*EXAMPLE, *GIVEN, "--output-dir", "runs/direct", "--load", "direct")
@@ -117,9 +118,8 @@ def test_without_a_folder_the_next_command_is_complete(folder: Path) -> None:
     (folder / "my model" / "config.json").write_text(config)
     ran = plan("--gpus", "16", "--model", "my model")
     last = ran.out.partition("\nNext ")[2]
-    assert " ".join(last.split()) == (
-        "plan --gpus 16 --model 'my model' --model-path MODEL --dataset DATA --output-dir runs/NAME"
-    )
+    command = "plan --gpus 16 --model 'my model' --model-path MODEL --dataset DATA --output-dir"
+    assert " ".join(last.split()) == f"{command} runs/NAME {command} runs/OTHER --pick 2"
 
 
 def test_a_second_run_never_writes_over_the_first(folder: Path) -> None:
@@ -195,6 +195,32 @@ def test_make_asks_for_the_model_and_the_data_in_one_line(folder: Path) -> None:
     ran = make(folder, "NNODES=2", f"RUN={folder}/run")
     assert ran.stderr.splitlines()[0].startswith("error: scripts need --model-path and --dataset")
     assert not (folder / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "sent"), [("hosts", "ssh -o BatchMode=yes"), ("dlc", '"JobType": "PyTorchJob"')]
+)
+def test_each_backend_is_one_block_of_the_readme_that_runs_as_it_stands(
+    backend: str, sent: str, folder: Path
+) -> None:
+    """In a dry run, and with the shared storage elsewhere."""
+    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```\n")[1::2]
+    (block,) = (each for each in blocks if f"make train-moe BACKEND={backend} " in each)
+    script = block.replace("/mnt/data", str(folder)).replace("site.yaml", f"{folder}/site.yaml")
+    installed = " ".join(f"--old-file={BIN.parent / name}" for name in ("core", "dlc"))
+    ran = subprocess.run(
+        ["bash", "-ec", f'make() {{ command make {installed} VENV={BIN.parent} "$@"; }}\n{script}'],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "DRY_RUN": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert sent in ran.stdout and f"{folder}/plans/first" in ran.stdout
+    assert read_run(folder / "plans" / "first").machines.num_nodes == 2
 
 
 DLC_SITE = """\

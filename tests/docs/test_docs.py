@@ -72,7 +72,7 @@ def test_commands_of_the_readme_are_commands(tmp_path: Path) -> None:
     """Every `plan` line of the README works, but that its runs go elsewhere."""
     text = README.read_text(encoding="utf-8").replace("\\\n", "")
     lines = re.findall(r"^plan (--gpus [^#\n]*|check [^#\n]*)", text, re.MULTILINE)
-    assert len(lines) == 4
+    assert len(lines) == 7
     for line in lines:
         words = shlex.split(line)
         if "--output-dir" in words:
@@ -90,7 +90,6 @@ def test_launching_in_the_readme_is_of_real_commands_and_options() -> None:
         name, *words = line.split()
         known[name].make_context(name, words)
     site = text.split("cat > site.yaml <<'END'\n")[1].split("END\n")[0]
-    assert "make train-moe BACKEND=dlc NNODES=2 SITE=site.yaml" in text
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "site.yaml"
         path.write_text(site)

@@ -34,7 +34,7 @@ def test_collectives_in_a_host_of_8_h100_are_near_the_measured_ones(
     measured = factor * 7 / 8 * size / (gbytes_per_second * 1e9)
 
     assert collective_seconds(collective, size, *whole("h100-8x-ib", 1)) == pytest.approx(
-        measured, rel=0.16
+        measured, rel=0.03
     )
 
 

@@ -109,6 +109,18 @@ def test_a_run_of_another_model_or_other_data_is_not_taken_for_what_is_given(
     assert f"not {value}; give another folder (RUN= of make), or leave {variable}" in ran.stderr
 
 
+def test_a_run_of_another_model_is_not_submitted(tmp_path: Path) -> None:
+    """`make train-moe BACKEND=hosts RUN=` of a folder that is there already plans nothing."""
+    site = Site(model_path="/mnt/m", dataset=("d",))
+    write_run_folder(make_run(**ONE_NODE, site=site), tmp_path / "run")
+    words = ("launch", "submit", "run", "--hosts", "a", "--dry-run")
+    ran = run_command(*words, folder=tmp_path, env={"MODEL_PATH": "/mnt/m"})
+    assert ran.returncode == 0, ran.stderr
+    ran = run_command(*words, folder=tmp_path, env={"MODEL_PATH": "/mnt/other"})
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "run was planned with MODEL_PATH=/mnt/m, not /mnt/other" in ran.stderr
+
+
 def test_nodes_smaller_than_planned_need_fewer_gpus_each(tmp_path: Path) -> None:
     write_run_folder(make_run(**ONE_NODE), tmp_path / "run")
     with_gpus(tmp_path, 4)

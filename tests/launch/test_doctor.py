@@ -16,8 +16,10 @@ from runs import FULL_SITE, make_run
 
 from launch.doctor import Patient, examine
 from launch.doctor_online import examine_online
+from launch.jobs import BackendName
 from launch.preflight.judge import Row
 from launch.run_folder import write_run_folder
+from launch.submission import Submission, write_submission
 from planner.layout import Layout
 from planner.plan import BrokenRule
 from planner.run import Run
@@ -114,7 +116,7 @@ TROUBLES: dict[str, tuple[Run, str, str, str]] = {
         replace(RUN, site=replace(ON_DLC, hosts=Hosts(addresses=("a",)))),
         "hosts",
         "FAIL",
-        "1 addresses, and the plan is for 2 nodes",
+        "the run is for 2 nodes, not for 1 hosts (a)",
     ),
     "a site without an image": (
         replace(RUN, site=replace(ON_DLC, image="")),
@@ -238,3 +240,23 @@ def test_hosts_that_cannot_be_reached_are_found(
     (row,) = examine_online(Patient(run, tmp_path))
     assert row.failed
     assert row.found == "a: no route"
+
+
+@pytest.mark.parametrize(
+    ("submitted", "given", "found"),
+    [
+        ((), "", "neither hosts nor a workspace"),
+        (("c", "c"), "", "c is given for two nodes"),
+        (("c", "c"), "localhost,localhost", "all 2 are reached"),
+    ],
+)
+def test_hosts_of_the_command_line_are_asked_else_those_of_the_last_submission(
+    tmp_path: Path, submitted: tuple[str, ...], given: str, found: str
+) -> None:
+    """Where neither is known, that is said: no answer would look like a good one."""
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    if submitted:
+        last = Submission(backend=BackendName.HOSTS, id="a1", hosts=submitted)
+        write_submission(tmp_path / "run", last)
+    _, out, err = command(tmp_path, "run", "--online", *(("--hosts", given) if given else ()))
+    assert found in out, err

@@ -19,7 +19,9 @@ from recorder import LAUNCHER
 from runs import make_run
 
 from launch.hosts import HostsBackend
+from launch.jobs import BackendName
 from launch.run_folder import write_run_folder
+from launch.submission import Submission, write_submission
 from planner.run import Load
 from planner.site import Hosts, Site
 
@@ -163,6 +165,30 @@ def test_when_one_node_fails_all_stop_and_say_why(cluster: Cluster) -> None:
     assert cluster.left() == []
 
 
+@pytest.mark.parametrize(
+    ("ended", "detail"),
+    [
+        ("69 ", "with status 69 train.sh: no megatron here"),
+        ("1 ", "with status 1"),
+        ("143 because node-1 failed", "with status 143 because node-1 failed"),
+    ],
+)
+def test_a_node_that_the_scripts_stopped_says_why(
+    cluster: Cluster, ended: str, detail: str
+) -> None:
+    """Their last line is the reason; the last one of ms-swift says nothing."""
+    folder = cluster.run / "launch" / "a1"
+    folder.mkdir(parents=True)
+    (folder / "node-0.ended").write_text(f"{ended}\n")
+    (folder / "node-0.log").write_text("megatron sft\ntrain.sh: no megatron here\n")
+    hosts, handle = ("localhost", "localhost"), f"hosts://{cluster.run}#a1"
+    last = Submission(backend=BackendName.HOSTS, id="a1", hosts=hosts, handle=handle)
+    write_submission(cluster.run, last)
+    first, second = cluster.answer("status", cluster.run)["nodes"]
+    assert (first["state"], first["detail"].strip()) == ("failed", detail)
+    assert second["state"] == "waiting"
+
+
 @pytest.mark.slow
 def test_a_killed_node_script_leaves_no_process_anywhere(cluster: Cluster) -> None:
     cluster.submit()
@@ -244,7 +270,8 @@ def test_a_host_without_the_run_folder_is_named(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("hosts", "words"),
     [
-        ("a", "for 2 nodes, and 1 hosts are given: a"),
+        ("a", "for 2 nodes, not for 1 hosts (a)"),
+        ("a,a", "a is given for two nodes"),
         ("a,-oProxyCommand=x", "must be a machine's name or address"),
         ("a,b c", "must be a machine's name or address"),
     ],

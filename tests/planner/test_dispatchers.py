@@ -97,7 +97,7 @@ def test_sending_a_token_once_a_host_is_faster_than_once_an_expert() -> None:
 
 def test_dispatchers_change_nothing_but_the_exchange_of_experts() -> None:
     plain, other = time_of("alltoall").by_category(), time_of("hybridep").by_category()
-    changed = {name for name in plain if plain[name] != other[name]}
+    changed = {name for name in plain if abs(plain[name] - other[name]) > 1e-9}
 
     assert changed == {"exposed_ep_communication"}
 

@@ -3,15 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import groupby, product
-from typing import Any
 
 import pytest
-from problems import GIB, MODELS, problem, shortened
+from problems import MODELS, problem, small
 
 from planner.constraints import LEVELS, RULES, violations
 from planner.evaluate import Evaluator
 from planner.layout import Layout
-from planner.model_files import resolve_model
 from planner.problem import Problem, Sizes, as_layout
 from planner.search import (
     ASSUMED_TIE_FRACTION,
@@ -19,28 +17,8 @@ from planner.search import (
     recompute_ladder,
     search,
 )
-from planner.topology_files import load_topology
 from planner.verdict import verdict
 from planner.workload import Placement, TunerType
-
-
-def small(
-    model: str,
-    layers: int,
-    *,
-    gpus: int = 8,
-    nodes: int = 1,
-    memory_gib: float = 79,
-    stack: str = "ms-swift-4.6",
-    **workload: Any,
-) -> Problem:
-    """A short model on few GPUs with so much memory."""
-    spec = shortened(resolve_model(model), layers)
-    stated = problem(spec, gpus=gpus, stack=stack, **workload)
-    cluster = load_topology("h100-8x-ib", nodes, gpus // nodes)
-    gpu = replace(cluster.gpu, memory_usable_bytes=int(memory_gib * GIB))
-    return replace(stated, cluster=replace(cluster, gpu=gpu))
-
 
 PROBLEMS = {
     "all fits": small("Qwen3-30B-A3B", 4, gpus=4, memory_gib=141, global_batch_size=8),
@@ -243,6 +221,17 @@ def test_a_search_says_the_same_every_time(both: Both) -> None:
     ]
     assert again.rejected == result.rejected
     assert again.nearest_miss == result.nearest_miss
+
+
+def test_a_layout_takes_what_it_takes_whatever_was_evaluated_before() -> None:
+    """Chunks of a stage: schedules of one grid share what does not depend on them."""
+    stated = small("Qwen3-30B-A3B", 8, gpus=4, memory_gib=141, global_batch_size=8)
+    evaluator = Evaluator(stated)
+    layouts = [each.layout(stated) for each in search(evaluator).ranked]
+    assert {layout.vpp for layout in layouts} > {1}
+    for layout in layouts:
+        used = evaluator.batch(layout).memory(layout.recompute)
+        assert used == Evaluator(stated).batch(layout).memory(layout.recompute)
 
 
 def test_problems_differ_in_what_fits() -> None:

@@ -5,6 +5,7 @@ The parallel sizes of the two sides differ; what was written is found to be whol
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from convert.adapters import PREFIX, A, B
 from convert.findings import Verdict
 from convert.first_layers import write_first_layers
 from convert.hf_folder import ADAPTER_CONFIG, read_hf_folder
+from convert.scripts import PRECISION
 from convert.torch_dist import read_torch_dist
 from convert.values import difference
 from convert.verify import verify_hf, verify_torch_dist
 from planner.dialects import model_hint
-from stack.real_stack import HERE, as_argv, python_path
+from stack.real_stack import HERE, REPOSITORY, as_argv, python_path
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -32,6 +34,9 @@ SIZES = {
     "tp2": {"tensor_model_parallel_size": 2},
     "pp2": {"pipeline_model_parallel_size": 2},
 }
+PLUGIN = re.search(
+    r"```python\n(.*?)```", (REPOSITORY / "docs" / "converting.md").read_text("utf-8"), re.DOTALL
+)
 RANK = 4
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 WITH_MTP = ("deepseek_v3", "glm4_moe")
@@ -143,12 +148,22 @@ def first_layers_jobs(root: Path) -> Iterator[list[str]]:
     yield as_argv({**flags, "output_dir": root / "first-mcore", **SIZES["pp2"]})
 
 
+def logits_jobs(root: Path) -> Iterator[list[str]]:
+    """Yield the arguments that compare logits, with the plugin of docs/converting.md."""
+    assert PLUGIN is not None
+    plugin = root / "compare_logits.py"
+    plugin.write_text(PLUGIN[1])
+    flags = {"model": root / "qwen3_moe", "model_type": "qwen3_moe", "template": "qwen3"}
+    compared = {"to_mcore": True, **PRECISION, "external_plugins": plugin, "check_model": False}
+    yield as_argv({**flags, **compared, "output_dir": root / "compared", "torch_dtype": "bfloat16"})
+
+
 def run_trips(root: Path, trips: list[Trip]) -> Path:
     """Return `root`, now with what all conversions wrote, by two processes."""
     for model_type in {trip.model_type for trip in trips}:
         write_checkpoint(root / model_type, model_type)
     argvs = [argv for trip in trips for argv in jobs(root, trip)]
-    argvs += [*adapter_jobs(root), *first_layers_jobs(root)]
+    argvs += [*adapter_jobs(root), *first_layers_jobs(root), *logits_jobs(root)]
     (root / "jobs.json").write_text(json.dumps(argvs))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ran = subprocess.run(
@@ -160,6 +175,7 @@ def run_trips(root: Path, trips: list[Trip]) -> Path:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-8000:]
+    (root / "log").write_text(ran.stdout)
     return root
 
 
@@ -224,3 +240,40 @@ def test_a_model_of_the_first_layers_converts(converted: Path) -> None:
     first = verify_torch_dist(converted / "first-mcore", source=converted / "first")
     assert first.findings == []
     assert "the number of parameters" in first.checks
+
+
+def test_logits_of_both_sides_agree_with_the_plugin_of_the_documents(converted: Path) -> None:
+    """ms-swift asks for less than 0.1; in fp32 the same weights differ by rounding alone."""
+    found = re.findall(r"^mean_diff: (\S+),", (converted / "log").read_text(), re.MULTILINE)
+    assert found and all(0 < float(each) < 1e-6 for each in found)
+
+
+LOADS_BESIDE_THE_BRIDGE = """
+import sys
+from mcore_bridge.model import rope
+from transformers import AutoModelForCausalLM
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+for source in ("", open(sys.argv[2]).read()):
+    exec(source)
+    ROPE_INIT_FUNCTIONS.update(rope.EXTENDED_ROPE_INIT_FUNCTIONS)  # as its get_rope_inv_freq does
+    try:
+        model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+        print("loads", model.model.rotary_emb.inv_freq[0].item())
+    except AttributeError as error:
+        print(error)
+"""
+
+
+def test_transformers_loads_no_model_beside_the_bridge_without_the_plugin(converted: Path) -> None:
+    """When this fails, docs/converting.md and `precision_needs` need no plugin any more."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LOADS_BESIDE_THE_BRIDGE, "qwen3_moe", "compare_logits.py"],
+        env={**os.environ, "PYTHONPATH": python_path("0.16.1"), "HF_HUB_OFFLINE": "1"},
+        cwd=converted,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    refused = "'Qwen3MoeConfig' object has no attribute 'rope_theta'"
+    assert ran.stdout.splitlines() == [refused, "loads 1.0"]

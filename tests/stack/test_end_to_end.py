@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from launch.run_folder import write_run_folder
+from launch.training_log import read_steps
 from planner.layout import Layout, Recompute
 from planner.model_files import resolve_model
 from planner.named_split import named_split
@@ -150,6 +151,14 @@ def test_training_takes_its_steps_and_the_loss_falls(trained: Trained) -> None:
 
     assert len(losses) == STEPS
     assert losses[1] < losses[0]
+
+
+def test_the_log_of_a_run_is_read_as_it_is_written_and_as_it_is_printed(trained: Trained) -> None:
+    written = (trained.run / "output" / "logging.jsonl").read_text().splitlines()
+    steps = list(read_steps(written))
+
+    assert [step.iteration for step in steps] == [1, 2]
+    assert list(read_steps(trained.log.splitlines())) == steps
 
 
 def test_pretraining_with_settings_takes_its_steps_and_the_loss_falls(pretrained: Trained) -> None:

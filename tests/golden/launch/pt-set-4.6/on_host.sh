@@ -80,7 +80,8 @@ state() { # state: one line
       echo succeeded
     elif [[ "$why" == stopped ]]; then
       echo stopped
-    else
+    else # train.sh and node_env.sh end with 64 to 69, and say why last
+      [[ -n "$why" || ! "$status" =~ ^6[4-9]$ ]] || why="$(tail -n 1 -- "$own.log")"
       echo "failed with status $status ${why}"
     fi
   elif [[ ! -e "$own.alive" ]]; then

@@ -1,0 +1,36 @@
+"""What other software could do for a layout: said beside a plan, never ranked."""
+
+from dataclasses import replace
+
+from planner.dispatchers import elsewhere
+from planner.evaluate import Evaluator
+from planner.layout import Layout
+from planner.plan import Reason
+
+# Less than this is not worth another stack: `planner.search` does not tell it apart.
+LEAST_FRACTION = 0.02
+
+
+def possible_elsewhere(evaluator: Evaluator, layout: Layout, seconds: float) -> list[Reason]:
+    """The reasons that name what would make a step of a layout, of so many seconds, faster."""
+    if layout.ep == 1:
+        return []
+    found = []
+    for option in elsewhere():
+        if option.dispatcher in evaluator.problem.stack.dispatchers and not option.hides_experts:
+            continue
+        other = evaluator
+        if option.hides_experts:
+            hiding = replace(evaluator.overlap, expert_parallel=True, shared_expert=False)
+            other = evaluator.with_overlap(hiding)
+        changed = replace(layout, dispatcher=option.dispatcher)
+        faster = other.batch(changed).step_seconds(layout.recompute)
+        if faster < (1 - LEAST_FRACTION) * seconds:
+            values = {
+                "what": option.what,
+                "seconds": round(faster, 3),
+                "percent": round(100 * (1 - faster / seconds)),
+                "flag": option.flag,
+            }
+            found.append(Reason("reason.possible_elsewhere", values))
+    return found

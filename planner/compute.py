@@ -1,69 +1,118 @@
-"""Seconds that one rank computes: GEMMs, attention and memory traffic by shape, and launch times.
+"""Seconds that one rank computes: products, attention, what runs between them, and launch times.
 
-FLOPs of a GEMM are 2 m n k; of causal attention half of the full square (Megatron-LM since commit
-8873b55d6a); a backward pass has twice the GEMMs and 2.5 times the attention of a forward pass.
-A part of a layer takes as long as its kernels or as its launches, whichever is longer.
+FLOPs of a product are 2 m n k; of causal attention half of the full square (Megatron-LM since
+commit 8873b55d6a); a backward pass has 2.5 times the attention of a forward pass. Rates, passes
+and launch times are data, measured: `data/kernels/`.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planner.activations import kept_bytes
-from planner.efficiency import LaunchSeconds, Rates
-from planner.layer_moments import dispatch_bytes
+from planner.efficiency import BothWays, Launch, Rates, between, host
 from planner.layer_shape import BF16, FP32, LayerShape
 from planner.layout import Recompute
 from planner.model_spec import GroupedQueryAttention, LayerKind, ModelSpec
 from planner.parts import LinearKind, Part, Sharding, layer_parts
+from planner.units import MICRO, MILLI
 from planner.workload import Workload
 
-BACKWARD_OVER_FORWARD_GEMM = 2.0
 # Q K^T again, dV, dP, dQ, dK over QK^T and PV: 5 products for 2 (Dao et al., FlashAttention-2,
 # arXiv 2307.08691, section 3.1).
 BACKWARD_OVER_FORWARD_ATTENTION = 2.5
-# Every kept tensor is written once and read once.
-TRAFFIC_OVER_SAVED_BYTES = 2.0
+# Linear attention works on chunks with a state; nobody measured it.
+ASSUMED_LINEAR_ATTENTION_KEYS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartSeconds:
-    """Forward and backward of one part of a layer (attention, or feed-forward)."""
+    """Forward and backward of a part: seconds of the GPU, and of the host to launch them."""
 
     forward: float
     backward: float
+    forward_launch: float = 0.0
+    backward_launch: float = 0.0
+
+    def __add__(self, other: "PartSeconds") -> "PartSeconds":
+        return PartSeconds(
+            forward=self.forward + other.forward,
+            backward=self.backward + other.backward,
+            forward_launch=self.forward_launch + other.forward_launch,
+            backward_launch=self.backward_launch + other.backward_launch,
+        )
+
+    def times(self, number: int) -> "PartSeconds":
+        """So many of it."""
+        return PartSeconds(
+            forward=number * self.forward,
+            backward=number * self.backward,
+            forward_launch=number * self.forward_launch,
+            backward_launch=number * self.backward_launch,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSeconds:
-    """Compute of one layer and microbatch."""
+    """Compute of one layer and microbatch.
+
+    A pass takes as long as its kernels, or as the host to launch them, whichever is longer: a
+    sparse layer's dispatcher waits for the GPU forward, a dense layer's lead is seldom more than
+    a layer.
+    """
 
     is_moe: bool
     attention: PartSeconds
     feed_forward: PartSeconds
-    up_projections: float  # forward of MLA's up projections
-    activation: float  # forward of the experts' activation function
+    core: PartSeconds  # core attention, which is of `attention`
+    shared: PartSeconds  # shared experts, which are of `feed_forward`
+    up_projections: PartSeconds  # MLA's up projections, which are of `attention`
+    activation: float  # forward of the experts' activation function, on the GPU
 
     @property
     def forward(self) -> float:
         """Seconds of the forward pass."""
-        return self.attention.forward + self.feed_forward.forward
+        both = self.attention + self.feed_forward
+        return max(both.forward, both.forward_launch)
 
     @property
     def backward(self) -> float:
         """Seconds of the backward pass, recomputation apart."""
-        return self.attention.backward + self.feed_forward.backward
+        both = self.attention + self.feed_forward
+        return max(both.backward, both.backward_launch)
 
     def recompute(self, recompute: Recompute, *, full: bool) -> float:
-        """Seconds of the recomputation that the backward pass begins with."""
+        """Seconds that recomputation adds to the backward pass."""
         if full:
             return self.forward
-        seconds = {
-            "core_attn": self.attention.forward / 2,
+        if recompute.feed_forward(self.is_moe):
+            again = max(self.feed_forward.forward, self.feed_forward.forward_launch)
+            return again + self._beside(recompute) - self.backward
+        return self._beside(recompute) - self.backward
+
+    def _beside(self, recompute: Recompute) -> float:
+        """Seconds of the backward pass with what the host recomputes without waiting."""
+        again = {
+            "core_attn": self.core,
             "mla_up_proj": self.up_projections,
-            "moe_act": self.activation,
+            "shared_experts": self.shared,
         }
-        again = self.feed_forward.forward if recompute.feed_forward(self.is_moe) else 0.0
-        return again + sum(seconds.get(module, 0.0) for module in recompute.modules)
+        both = self.attention + self.feed_forward
+        device, launch = both.backward, both.backward_launch
+        for module in recompute.modules:
+            if module in again:
+                device += again[module].forward
+                launch += again[module].forward_launch
+            elif module == "moe_act":
+                device += self.activation
+        return max(device, launch)
+
+    def waiting(self, recompute: Recompute, *, full: bool) -> float:
+        """Seconds of the backward pass that the GPU waits for a host that could be ahead: one that
+        recomputes a dispatcher waits for the GPU itself."""
+        if self.is_moe and (full or recompute.feed_forward(self.is_moe)):
+            return 0.0
+        both = self.attention + self.feed_forward
+        return max(0.0, both.backward_launch - both.backward)
 
 
 def core_attention_flops(
@@ -78,16 +127,14 @@ def core_attention_flops(
         width = 2 * attention.query_size
     else:
         width = attention.num_heads * (attention.qk_head_dim + attention.v_head_dim)
-    keys = document_tokens / 2  # that a token sees, on average
+    return 2 * tokens * width * seen_keys(document_tokens, window)
+
+
+def seen_keys(document_tokens: int, window: int | None) -> float:
+    """Keys that a token of causal attention sees, on average."""
     if window is not None and window < document_tokens:
-        keys = window - window * window / (2 * document_tokens)
-    return 2 * tokens * width * keys
-
-
-def _gemm_flops(parts: list[Part], rows: float) -> float:
-    return sum(
-        2 * rows * part.linear[0] * part.linear[1] for part in parts if part.linear is not None
-    )
+        return window - window * window / (2 * document_tokens)
+    return document_tokens / 2
 
 
 def layer_flops(model: ModelSpec, kind: LayerKind, tokens: float, document_tokens: int) -> float:
@@ -125,105 +172,228 @@ def model_flops(model: ModelSpec, workload: Workload) -> float:
 
 
 class Compute:
-    """Compute times of layers and ends, for one model on one GPU."""
+    """Compute times of layers and ends, for one model on one GPU.
+
+    A product takes a launch, its FLOPs and the bytes of its operands, one after the other; so it
+    was fitted. Between products elements are read and written: `data/kernels/passes.yaml`.
+    """
 
     def __init__(
-        self, model: ModelSpec, rates: Rates, launch: LaunchSeconds, *, fused_gradients: bool
+        self, model: ModelSpec, rates: Rates, *, fused_gradients: bool, lora: bool = False
     ) -> None:
-        self._model, self._rates, self._launch = model, rates, launch
+        self._model, self._rates, self._between, self._host = model, rates, between(), host()
         # Without fused accumulation a weight gradient is written, read and added to the fp32 one.
-        self._gradient_bytes = 2 * FP32 if fused_gradients else 2 * BF16 + 2 * FP32
+        gradient = 2 * FP32 if fused_gradients else 2 * BF16 + 2 * FP32
+        self._gradient_seconds = gradient * self._between.gemm.gradients / rates.memory
+        self._pass_seconds = BF16 / rates.memory
+        self._lora = lora
 
-    def layer(self, shape: LayerShape, tp: int, ep: int, document_tokens: int) -> LayerSeconds:
-        """Seconds of one layer and microbatch of a rank."""
-        parts = layer_parts(self._model, LayerKind(shape.is_moe))
-        attention = [p for p in parts if not p.id.startswith(("mlp.", "experts.", "shared_", "ro"))]
-        experts = [p for p in parts if p.sharding is Sharding.EXPERT]
-        others = [p for p in parts if p.id.startswith(("mlp.", "shared_"))]
+    def layer(
+        self, shape: LayerShape, kind: LayerKind, tp: int, ep: int, document_tokens: int
+    ) -> LayerSeconds:
+        """Seconds of one layer and microbatch of a rank. The shape may be one of another EP: only
+        what TP, CP and ETP decide is read from it."""
+        local_experts = shape.experts // ep
+        parts = [part for part in layer_parts(self._model, kind) if part.linear is not None]
+        routed = [part for part in parts if part.sharding is Sharding.EXPERT]
+        others = [part for part in parts if part.id.startswith(("mlp.", "shared_"))]
+        attention = [part for part in parts if part not in routed and part not in others]
+        core = self._core(shape, kind, document_tokens)
+        ups = self._products(shape, [part for part in attention if "_up_" in part.id], tp)
+        beside = self._dense(shape, others, tp)
+        feed_forward = beside + self._sparse(shape, local_experts) if shape.is_moe else beside
+        if self._lora:
+            feed_forward += self._adapters(shape, [*routed, *others], tp, local_experts)
         return LayerSeconds(
             is_moe=shape.is_moe,
-            attention=self._attention(shape, attention, tp, document_tokens),
-            feed_forward=self._feed_forward(shape, experts, others, tp, ep),
-            up_projections=_gemm_flops([p for p in attention if "_up_" in p.id], shape.tokens)
-            / tp
-            / self._rates.gemm,
-            activation=shape.routed_rows * 3 * shape.expert_ffn * BF16 / self._rates.memory,
+            attention=self._attention(shape, attention, tp) + core,
+            feed_forward=feed_forward,
+            core=core,
+            shared=beside,
+            up_projections=ups,
+            activation=shape.routed_rows * 3 * shape.expert_ffn * self._pass_seconds,
         )
 
-    def _attention(
-        self, shape: LayerShape, parts: list[Part], tp: int, document_tokens: int
-    ) -> PartSeconds:
-        sharded = [part for part in parts if part.sharding is Sharding.TENSOR]
-        whole = [p for p in parts if p.linear and p.linear[2] is LinearKind.DUPLICATED]
-        gemm = (
-            _gemm_flops(sharded, shape.tokens) / tp + _gemm_flops(whole, shape.sharded_tokens)
-        ) / self._rates.gemm
-        core = core_attention_flops(self._model, shape.tokens, document_tokens, shape.window) / tp
-        traffic = TRAFFIC_OVER_SAVED_BYTES * _attention_bytes(shape) / self._rates.memory
-        weights = sum(part.elements for part in sharded) / tp
-        return self._part(
-            gemm,
-            core / self._rates.attention_forward,
-            BACKWARD_OVER_FORWARD_ATTENTION * core / self._rates.attention_backward,
-            traffic,
-            weights,
-            self._launch.attention,
+    def _products(self, shape: LayerShape, parts: list[Part], tp: int) -> PartSeconds:
+        """Products of linear layers, with the gradients of their weights."""
+        rates, gemm = self._rates, self._between.gemm
+        forward = backward = 0.0
+        for part in parts:
+            assert part.linear is not None
+            in_features, out_features, kind = part.linear
+            whole = kind is LinearKind.DUPLICATED
+            rows = shape.sharded_tokens if whole else shape.tokens
+            weights = in_features * out_features / (1 if whole else tp)
+            narrow = in_features if kind is LinearKind.COLUMN else out_features
+            operands = weights + rows * (narrow + weights / narrow)
+            always = gemm.microseconds * MICRO
+            always += operands * self._pass_seconds / gemm.operands
+            flops = 2 * rows * weights
+            forward += always + flops / rates.gemm
+            backward += always + flops / rates.gemm
+            if not self._lora:
+                backward += always + flops / rates.gemm_weight + weights * self._gradient_seconds
+        return PartSeconds(forward=forward, backward=backward)
+
+    def _attention(self, shape: LayerShape, parts: list[Part], tp: int) -> PartSeconds:
+        """All of attention but its core."""
+        host = self._host
+        launches = [(1, host.attention)]
+        launches += [
+            (1, more)
+            for more, needed in (
+                (host.latent, shape.latent),
+                (host.norms, shape.normed),
+                (host.context, shape.context_parallel_size > 1),
+                (host.sharded_attention, tp > 1),
+            )
+            if needed
+        ]
+        rotary = shape.tokens * (shape.query + shape.key_value)
+        elements = {
+            "hidden": shape.sharded_tokens * shape.hidden,
+            "rotary": 0 if shape.latent else rotary,
+            "normed": shape.tokens * shape.normed,
+            "latent": shape.tokens * shape.query if shape.latent else 0,
+            "context": rotary if shape.context_parallel_size > 1 else 0,
+        }
+        passes = self._passes(self._between.attention, elements, launches)
+        if self._lora:
+            passes += self._adapters(shape, parts, tp, 0)
+        return self._products(shape, parts, tp) + passes
+
+    def _adapters(self, shape: LayerShape, parts: list[Part], tp: int, local: int) -> PartSeconds:
+        """LoRA's adapters of linear layers."""
+        host = self._host
+        elements = {"inputs": 0.0, "outputs": 0.0}
+        launches = [(len(parts), host.adapter)]
+        for part in parts:
+            assert part.linear is not None
+            in_features, out_features, kind = part.linear
+            rows: float = shape.tokens
+            if part.sharding is Sharding.EXPERT:
+                rows, shards = shape.routed_rows, shape.expert_tensor_parallel_size
+                launches.append((local, host.expert_adapter))
+            else:
+                shards = 1 if kind is LinearKind.DUPLICATED else tp
+            column = kind is LinearKind.COLUMN
+            elements["inputs"] += rows * in_features / (1 if column else shards)
+            elements["outputs"] += rows * out_features / (shards if column else 1)
+        return self._passes(self._between.adapters, elements, launches)
+
+    def _core(self, shape: LayerShape, kind: LayerKind, document_tokens: int) -> PartSeconds:
+        """Core attention: each query sees the keys before it, and some for its block."""
+        core, rates = self._between.core, self._rates
+        keys = seen_keys(document_tokens, shape.window)
+        if kind.is_linear:
+            keys = ASSUMED_LINEAR_ATTENTION_KEYS
+        width = (
+            2 * shape.query
+            if shape.latent is None or shape.pads_values
+            else (shape.query + shape.key_value)
         )
-
-    def _feed_forward(
-        self, shape: LayerShape, experts: list[Part], others: list[Part], tp: int, ep: int
-    ) -> PartSeconds:
-        etp_shards = 1
-        if shape.expert_ffn and self._model.moe:
-            etp_shards = self._model.moe.ffn_hidden_size // shape.expert_ffn
-        gemm = _gemm_flops(others, shape.tokens) / tp / self._rates.gemm
-        gemm += _gemm_flops(experts, shape.routed_rows) / etp_shards / self._rates.grouped_gemm
-        moved = kept_bytes(shape) - _attention_bytes(shape)
-        if shape.is_moe:
-            moved += dispatch_bytes(shape)
-        weights = sum(part.elements for part in others) / tp
-        weights += sum(part.elements for part in experts) / (ep * etp_shards)
-        launch = self._launch.dense_mlp
-        if shape.is_moe:
-            local = shape.experts // ep
-            launch = self._launch.moe + local * self._launch.moe_per_local_expert
-        traffic = TRAFFIC_OVER_SAVED_BYTES * moved / self._rates.memory
-        return self._part(gemm, 0.0, 0.0, traffic, weights, launch)
-
-    def _part(
-        self,
-        gemm: float,
-        core_forward: float,
-        core_backward: float,
-        traffic: float,
-        weights: float,
-        launch: float,
-    ) -> PartSeconds:
-        accumulation = weights * self._gradient_bytes / self._rates.memory
-        backward = BACKWARD_OVER_FORWARD_GEMM * (gemm + traffic) + core_backward + accumulation
+        flops_of_key = 2 * shape.tokens * width
         return PartSeconds(
-            forward=max(gemm + core_forward + traffic, launch),
-            backward=max(backward, 2 * launch),
+            forward=core.forward.microseconds * MICRO
+            + flops_of_key * (keys + core.forward.padding) / rates.attention_forward,
+            backward=core.backward.microseconds * MICRO
+            + BACKWARD_OVER_FORWARD_ATTENTION
+            * flops_of_key
+            * (keys + core.backward.padding)
+            / rates.attention_backward,
+        )
+
+    def _dense(self, shape: LayerShape, parts: list[Part], tp: int) -> PartSeconds:
+        """A dense feed-forward part, or the shared experts of a sparse one."""
+        if not parts:
+            return PartSeconds(forward=0.0, backward=0.0)
+        host = self._host
+        elements = {
+            "hidden": 0 if shape.is_moe else shape.sharded_tokens * shape.hidden,
+            "ffn": shape.tokens * (shape.shared_ffn if shape.is_moe else shape.ffn),
+        }
+        launches = [(1, host.shared if shape.is_moe else host.dense)]
+        if tp > 1 and not shape.is_moe:
+            launches.append((1, host.sharded))
+        passes = self._passes(self._between.dense, elements, launches)
+        return self._products(shape, parts, tp) + passes
+
+    def _sparse(self, shape: LayerShape, local: int) -> PartSeconds:
+        """Router, permutation and routed experts."""
+        between, host, rates = self._between, self._host, self._rates
+        rows = (shape.sent_rows + shape.routed_rows) / 2
+        elements = {
+            "hidden": shape.sharded_tokens * shape.hidden,
+            "scores": shape.sharded_tokens * shape.experts,
+            "rows": rows * shape.hidden,
+            "row": rows,
+            "ffn": shape.routed_rows * shape.expert_ffn,
+        }
+        launches = [(1, host.moe), (local, host.expert)]
+        if shape.gathers:
+            launches.append((1, host.sharded))
+        weights = 3 * shape.hidden * shape.expert_ffn
+        flops = 2 * shape.routed_rows * weights
+        backward = 1 if self._lora else 2
+        accumulation = 0.0 if self._lora else local * weights * self._gradient_seconds
+        products = PartSeconds(
+            forward=local * between.experts.forward.microseconds * MICRO
+            + flops / rates.grouped_gemm,
+            backward=local * between.experts.backward.microseconds * MICRO
+            + backward * flops / rates.grouped_gemm_backward
+            + accumulation,
+        )
+        return products + self._passes(between.moe, elements, launches)
+
+    def _passes(
+        self, passes: BothWays, elements: Mapping[str, float], launches: list[tuple[int, Launch]]
+    ) -> PartSeconds:
+        """What runs between products, and what the host takes for the part."""
+        launch = MILLI * self._rates.launch
+        forward, backward = (
+            way.microseconds * MICRO
+            + self._pass_seconds
+            * sum(number * getattr(way, name) for name, number in elements.items())
+            for way in (passes.forward, passes.backward)
+        )
+        return PartSeconds(
+            forward=forward,
+            backward=backward,
+            forward_launch=launch * sum(number * each.forward for number, each in launches),
+            backward_launch=launch * sum(number * each.backward for number, each in launches),
         )
 
     def head(self, tokens: int, tp: int) -> PartSeconds:
         """Output layer and cross entropy of a microbatch."""
-        gemm = head_flops(self._model, tokens) / tp / self._rates.gemm
-        logits = tokens * self._model.vocab_size / tp
-        traffic = logits * (BF16 + 4 * FP32) / self._rates.memory
-        return PartSeconds(
-            forward=gemm + traffic, backward=BACKWARD_OVER_FORWARD_GEMM * gemm + traffic
+        rates, gemm = self._rates, self._between.gemm
+        hidden, vocabulary = self._model.hidden_size, self._model.vocab_size / tp
+        flops = 2 * tokens * hidden * vocabulary
+        operands = tokens * (hidden + vocabulary) + hidden * vocabulary
+        always = gemm.microseconds * MICRO + operands * self._pass_seconds / gemm.operands
+        weights = 0.0
+        if not self._lora:
+            weights = always + flops / rates.gemm_weight
+            weights += hidden * vocabulary * self._gradient_seconds
+        products = PartSeconds(
+            forward=always + flops / rates.gemm, backward=always + flops / rates.gemm + weights
         )
+        elements = {"logits": tokens * vocabulary}
+        return products + self._passes(self._between.head, elements, [(1, self._host.head)])
+
+    def embedding(self, tokens: int, tp: int) -> PartSeconds:
+        """Embedding of a microbatch, and what the host does for each one."""
+        elements = self._model.hidden_size * self._model.vocab_size / tp
+        gradient = (
+            0.0 if self._lora else elements * (self._gradient_seconds + 3 * self._pass_seconds)
+        )
+        always = MILLI * self._rates.launch * self._host.microbatch.forward
+        looked_up = 2 * tokens * self._model.hidden_size * self._pass_seconds
+        return PartSeconds(forward=always + looked_up, backward=gradient, forward_launch=always)
 
     def optimizer(self, elements: float) -> float:
         """Adam on `elements` fp32 states: reads and writes weights and moments, reads gradients."""
         return elements * (6 * FP32 + FP32 + BF16) / self._rates.memory
 
     def gradient_housekeeping(self, trainable: int) -> float:
-        """Zeroing the gradient buffer and reading it for the norm."""
-        return trainable * 2 * FP32 / self._rates.memory
-
-
-def _attention_bytes(shape: LayerShape) -> float:
-    hidden = 2 * shape.sharded_tokens * shape.hidden
-    return (hidden + shape.tokens * (3 * shape.query + 3 * shape.key_value)) * BF16
+        """Zeroing the gradient buffer, scaling it by the number of tokens, and its norm."""
+        return trainable * 4 * FP32 / self._rates.memory

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 
 from planner.communication import Communication
-from planner.compute import Compute, PartSeconds
-from planner.efficiency import launch_seconds, rates
+from planner.compute import Compute
+from planner.efficiency import rates
 from planner.grid_time import GridTime
 from planner.grids import Grids
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
@@ -39,6 +39,7 @@ from planner.split_costs import split_costs
 from planner.split_view import SplitView
 from planner.stage_shape import Moment, StageShape, stage_shape
 from planner.step_time import Once, Overlap, StepTime, gradient_buckets, recipe_overlap
+from planner.workload import TunerType
 
 
 class Evaluator:
@@ -49,8 +50,8 @@ class Evaluator:
         self.compute = Compute(
             problem.model,
             rates(problem.cluster.gpu, problem.cluster.calibration),
-            launch_seconds(problem.cluster.calibration),
             fused_gradients=problem.stack.apex,
+            lora=problem.workload.tuner_type is TunerType.LORA,
         )
         self.layers = LayerViews(problem, self.compute)
         self.overlap = overlap or recipe_overlap(problem.recipe)
@@ -218,7 +219,8 @@ class GridBatch:
             layers=self.layers,
             num_microbatches=self.num_microbatches,
             once=grid.once,
-            heads=PartSeconds(forward=heads * head.forward, backward=heads * head.backward),
+            heads=head.times(heads),
+            embedding=evaluator.compute.embedding(layer.tokens, grid.sizes[0]),
             message=grid.communication.message(layer),
             overlap=evaluator.overlap,
         )

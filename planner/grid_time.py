@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 
 from planner.communication import Exchanged
 from planner.compute import PartSeconds
-from planner.layer_view import LayerSet
+from planner.layer_view import LayerCounts, LayerSet
 from planner.layout import Recompute
 from planner.schedule import Passes, Schedule
 from planner.split_view import SplitView, StageCounts
@@ -18,13 +18,15 @@ _CAUSES = tuple(each.name for each in fields(Exchanged))
 class GridTime:
     """Answers for every split and every choice of recomputation.
 
-    `once` is by stage; `heads` is the compute of the output layer and loss, MTP's included.
+    `once` is by stage; `heads` is the compute of the output layer and loss, MTP's included;
+    `embedding` that of the first stage.
     """
 
     layers: LayerSet
     num_microbatches: int
     once: list[Once]
     heads: PartSeconds
+    embedding: PartSeconds
     message: float  # from a stage to the next one
     overlap: Overlap
     _least: dict[tuple[object, ...], float] = field(default_factory=dict)
@@ -41,22 +43,34 @@ class GridTime:
         slowest, last = 0.0, len(counts) - 1
         for stage, layers in enumerate(counts):
             seconds = sum(self.layers.microbatch_seconds(layers, recompute))
+            if stage == 0:
+                seconds += self.embedding.forward + self.embedding.backward
             if stage == last:
-                seconds += self.heads.forward + self.heads.backward
+                seconds += self.heads.forward + self._head_backward(layers, recompute)
             seconds = self.num_microbatches * seconds + self.overlap.least(self.once[stage])
             slowest = max(slowest, seconds)
         return slowest
 
+    def _head_backward(self, counts: LayerCounts, recompute: Recompute) -> float:
+        """Seconds of the heads' backward pass, less what the layers of their chunk wait for the
+        host without them: while the heads run, the host is ahead."""
+        heads = self.heads
+        lead = heads.forward + heads.backward - heads.forward_launch - heads.backward_launch
+        waiting = self.layers.waiting_seconds(counts, recompute)
+        return heads.backward - min(max(0.0, lead), waiting)
+
     def passes(self, split: SplitView, schedule: Schedule, recompute: Recompute) -> Passes:
         """What the stages do in a step."""
+        counts = split.chunks(recompute)
         chunks = [
-            [self.layers.microbatch_seconds(counts, recompute) for counts in stage]
-            for stage in split.chunks(recompute)
+            [self.layers.microbatch_seconds(each, recompute) for each in stage] for stage in counts
         ]
         forward = [[seconds[0] for seconds in stage] for stage in chunks]
         backward = [[seconds[1] for seconds in stage] for stage in chunks]
+        forward[0][0] += self.embedding.forward
+        backward[0][0] += self.embedding.backward
         forward[-1][-1] += self.heads.forward
-        backward[-1][-1] += self.heads.backward
+        backward[-1][-1] += self._head_backward(counts[-1][-1], recompute)
         around = [
             self.overlap.around(once, sum(forward[stage]), sum(backward[stage]), schedule, stage)
             for stage, once in enumerate(self.once)
@@ -93,8 +107,11 @@ class GridTime:
             for cause in _CAUSES:
                 both = getattr(exchanged.forward, cause) + getattr(exchanged.backward, cause)
                 exchanges[cause] += count * both
+        if stage == 0:
+            compute += self.embedding.forward + self.embedding.backward
         if stage == passes.schedule.num_stages - 1:
-            compute += self.heads.forward + self.heads.backward
+            counts = split.chunks(recompute)[-1][-1]
+            compute += self.heads.forward + self._head_backward(counts, recompute)
         forward, backward = sum(passes.forward[stage]), sum(passes.backward[stage])
         once = self.once[stage]
         reduce, gather = self.overlap.exposed(once, forward, backward, passes.schedule, stage)

@@ -185,6 +185,13 @@ class LayerSet:
             backward += count * layer[1]
         return forward, backward
 
+    def waiting_seconds(self, counts: LayerCounts, recompute: Recompute) -> float:
+        """Seconds of these layers' backward pass in which the GPU waits for the host."""
+        return sum(
+            count * self.views[kind].seconds.waiting(recompute, full=full)
+            for kind, full, count in counts
+        )
+
 
 def _local_sizes(sizes: GridSizes, micro_batch_size: int) -> tuple[int, ...]:
     """What the shape of a layer on a rank depends on."""
@@ -248,7 +255,7 @@ class LayerViews:
         balanced, imbalanced, activations = self._shapes[key]
         if (*key, ep) not in self._seconds:
             self._seconds[*key, ep] = self._compute.layer(
-                imbalanced, tp, ep, workload.document_tokens
+                imbalanced, kind, tp, ep, workload.document_tokens
             )
         return LayerView(
             shape=balanced,

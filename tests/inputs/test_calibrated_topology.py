@@ -7,7 +7,8 @@ import pytest
 
 from planner.cluster import Calibration
 from planner.collectives import collective_seconds
-from planner.efficiency import launch_seconds, rates
+from planner.compute import Compute
+from planner.efficiency import rates
 from planner.errors import UsageError
 from planner.grids import Grids
 from planner.placement import place
@@ -45,8 +46,13 @@ def test_factors_of_a_file_make_predictions_longer_and_nothing_else(tmp_path: Pa
 
 
 def test_launches_take_as_much_longer_as_a_factor_says() -> None:
-    once, twice = launch_seconds(), launch_seconds(Calibration(launch=2.0))
-    assert (twice.moe, twice.attention) == (2 * once.moe, 2 * once.attention)
+    gpu, model = load_topology("h100-8x-ib", 1).gpu, resolve_model("Qwen3-8B")
+    once, twice = (
+        Compute(model, rates(gpu, calibration), fused_gradients=True).head(4096, 1)
+        for calibration in (Calibration(), Calibration(launch=2.0))
+    )
+    assert twice.backward_launch == pytest.approx(2 * once.backward_launch)
+    assert twice.backward == once.backward
 
 
 @pytest.mark.parametrize("factor", ["0", "-1", "21", ".nan", "'1.2'"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from statistics import median
 
 from published_filter import FILTER, is_in_bar, job_of
@@ -83,6 +83,25 @@ class Sweep:
         """Kendall's tau over the pairs that differ in something that is stated."""
         pairs = [pair for pair in combinations(self.rows, 2) if _differ(*pair)]
         return sum(map(_agreement, pairs)) / len(pairs)
+
+    @property
+    def best_tau(self) -> float:
+        """The highest tau that any prediction from what is stated can have: runs of one
+        configuration are predicted alike, whatever was measured."""
+        alike: list[list[Row]] = []
+        for row in self.rows:
+            same = next((group for group in alike if not _differ(group[0], row)), None)
+            if same is None:
+                alike.append(same := [])
+            same.append(row)
+        return max(self._tau_of(order) for order in permutations(alike))
+
+    @staticmethod
+    def _tau_of(order: Sequence[list[Row]]) -> float:
+        """Tau of groups that are predicted in this order."""
+        places = [(place, row.measured) for place, group in enumerate(order) for row in group]
+        pairs = [(a, b) for a, b in combinations(places, 2) if a[0] != b[0]]
+        return sum((a[1] < b[1]) - (a[1] > b[1]) for a, b in pairs) / len(pairs)
 
     @property
     def top_choice(self) -> float:

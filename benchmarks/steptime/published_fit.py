@@ -3,8 +3,9 @@
     PYTHONPATH=.:benchmarks/memory python benchmarks/steptime/published_fit.py
 
 writes published_fit.yaml. The numbers are factors of calibration, as a topology file may carry:
-of kernels (matrix products and memory traffic alike), of launches, of communication (on all links
-alike). They are the ones of least mean absolute logarithm of predicted over measured seconds.
+of kernels (matrix products and memory traffic alike), and of launches, one for the dispatchers of
+plain collectives and one for DeepEP and HybridEP, which launch fewer kernels; communication is as
+modelled. They are the ones of least mean absolute logarithm of predicted over measured seconds.
 """
 
 import math
@@ -35,29 +36,26 @@ class Factors:
 
     kernels: float = 1.0
     launch: float = 1.0
-    communication: float = 1.0
+    flex_launch: float = 1.0
 
-    @property
-    def calibration(self) -> Calibration:
+    def calibration(self, run: Run) -> Calibration:
         """The same, as the planner takes them."""
         return Calibration(
             gemm=self.kernels,
             memory=self.kernels,
-            launch=self.launch,
-            nvlink=self.communication,
-            pcie=self.communication,
-            network=self.communication,
+            launch=self.flex_launch if run.facts.get("dispatcher") in FLEX else self.launch,
         )
 
 
-NAMES = ("kernels", "launch", "communication")
+NAMES = ("kernels", "launch", "flex_launch")
+FLEX = ("deepep", "hybridep")
 AS_MODELLED = Factors()
 
 
 def predicted_seconds(run: Run, factors: Factors, problem: Problem | None = None) -> float:
     """Seconds of a run's step with these factors; `problem` is not its own where it is given."""
     problem = problem or run.problem
-    cluster = replace(problem.cluster, calibration=factors.calibration)
+    cluster = replace(problem.cluster, calibration=factors.calibration(run))
     return step_time(run, replace(problem, cluster=cluster)).total
 
 

@@ -99,6 +99,13 @@ def test_tau_counts_pairs_in_order_and_leaves_out_those_that_differ_in_nothing()
     assert errors.Sweep(rows=[*ordered, _row("6", 9.0, 2.0, pp=1)]).tau == pytest.approx(1 / 5)
 
 
+def test_no_prediction_can_order_runs_of_one_configuration() -> None:
+    twice = [_row("1", 1.0, 1.0, pp=1), _row("2", 3.0, 1.0, pp=1), _row("3", 2.0, 2.0, pp=2)]
+
+    assert errors.Sweep(rows=twice).best_tau == 0
+    assert errors.Sweep(rows=twice[1:]).best_tau == 1
+
+
 def test_the_top_choice_is_the_slowest_of_those_that_are_predicted_alike() -> None:
     rows = [_row("1", 1.0, 5.0, pp=1), _row("2", 1.2, 5.0, pp=2), _row("3", 9.0, 6.0, pp=3)]
 

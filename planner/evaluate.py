@@ -228,12 +228,16 @@ class GridBatch:
     def recomputed(
         self, stage: int, counts: LayerCounts, recompute: Recompute, num_virtual_stages: int
     ) -> "Recomputed":
-        """What a choice of recomputation makes of a stage, at the workload's imbalance."""
-        key = (stage, counts, recompute.modules, num_virtual_stages)
+        """What a choice of recomputation makes of a stage, at the workload's imbalance.
+
+        Schedules share it, but where the layers of a chunk are not all alike.
+        """
+        chunks = num_virtual_stages if recompute.method == "block" else 1
+        key = (stage, counts, recompute.modules, chunks)
         found = self._recomputed.get(key)
         if found is None:
             shape = self.shapes[stage]
-            kept = self.layers.stage(counts, num_virtual_stages, recompute, imbalanced=self.skewed)
+            kept = self.layers.stage(counts, chunks, recompute, imbalanced=self.skewed)
             _fill(shape, kept, num_virtual_stages)
             sizes = [
                 (moment, decided + level_bytes(shape, "recompute", moment))

@@ -18,8 +18,8 @@ class MemoryTerm:
     """One reason for memory.
 
     `group` is the column that people see it under; `level` what decides its size: the pipeline
-    (grid and split), the batch (micro-batch too), recomputation, and at last the schedule (how many
-    microbatches are in flight).
+    (grid and split), the batch (micro-batch too), recomputation, and at last the schedule (chunks
+    of a stage, microbatches in flight).
     """
 
     id: str
@@ -168,7 +168,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     MemoryTerm(
         "kept_stage_inputs",
         "acts",
-        "recompute",
+        "schedule",
         _AFTER_FIRST_STEP,
         lambda s: (
             (1 if s.whole_checkpoints_bytes else 2) * s.chunks_with_input * s.hidden_states_bytes

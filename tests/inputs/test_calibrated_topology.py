@@ -11,6 +11,7 @@ from planner.compute import Compute
 from planner.efficiency import rates
 from planner.errors import UsageError
 from planner.grids import Grids
+from planner.model_files import resolve_model
 from planner.placement import place
 from planner.topology_files import load_topology
 

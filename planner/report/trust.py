@@ -72,7 +72,10 @@ def trust(problem: Problem, plan: Plan) -> str:
             f"Device use was within {error} on 9 in 10 of {memory['rows']} fresh ranks{but}"
         )
     if time is None:
-        parts.append("step times were never measured: benchmark the first before you rely on them")
+        parts.append(
+            "step times were compared with published runs only: benchmark the first before you "
+            "rely on them"
+        )
     return "; ".join(parts) + "."
 
 

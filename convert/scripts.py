@@ -23,9 +23,10 @@ from launch.arguments import Folders, model_args
 from launch.text import comment, fill, shell_words
 from planner.dialects import Flags, argv, load_dialect, model_hint, translate, words
 from planner.parameters import model_parameters
-from planner.run import Load, Run
+from planner.run import Run
 from planner.swift_args import ArgValue, pipeline_args
 from planner.units import GIB
+from planner.workload import Load
 
 TEMPLATES = Path(__file__).parent / "templates"
 

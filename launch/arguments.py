@@ -5,8 +5,9 @@ from pathlib import PurePosixPath
 
 from planner.dialects import load_dialect, model_hint, spelled_out
 from planner.errors import UsageError
-from planner.run import Load, Run
+from planner.run import Run
 from planner.swift_args import ArgValue, in_order
+from planner.workload import Load
 
 
 @dataclass(frozen=True, slots=True)

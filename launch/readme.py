@@ -11,9 +11,9 @@ from launch.text import comment, fill
 from launch.training import title
 from planner.dialects import Dialect, dropped, load_dialect, translate
 from planner.layer_shape import BF16
-from planner.run import Load, Run
+from planner.run import Run
 from planner.units import GIB
-from planner.workload import TunerType
+from planner.workload import Load, TunerType
 
 TEMPLATES = Path(__file__).parent / "templates"
 

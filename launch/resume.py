@@ -6,9 +6,9 @@ import shlex
 from launch.arguments import Folders, train_args
 from launch.text import shell_words
 from planner.dialects import argv, load_dialect, translate
-from planner.run import Load, Run
+from planner.run import Run
 from planner.swift_args import ArgValue
-from planner.workload import TunerType
+from planner.workload import Load, TunerType
 
 LAYOUT = "pipeline_model_parallel_layout"
 # What the optimizer's states are laid out by, as long as they are not saved fully reshardable: in

@@ -13,10 +13,9 @@ from planner.errors import UsageError
 from planner.inputs import LIMITS, Request, check_range, to_problem
 from planner.models_cli import models
 from planner.recipe import DEFAULT_RECIPE
-from planner.run import Load
 from planner.stack_cli import app as stack_app
 from planner.topology_cli import app as topology_app
-from planner.workload import Placement, Task, TunerType
+from planner.workload import Load, Placement, Task, TunerType
 
 if TYPE_CHECKING:
     from planner.reach import Question

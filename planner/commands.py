@@ -22,17 +22,17 @@ from planner.problem import Problem, Sizes, as_layout
 from planner.reasons import not_trained
 from planner.report.answer import Answer, answer_to_json
 from planner.report.json_ import as_json as json_text
-from planner.run import Asked, Load, Run, machines_of
 from planner.search import FULL_RECOMPUTE, recompute_ladder, search
-from planner.site import Site, load_site, with_absolute_paths
 from planner.split import even_split
 from planner.ties import error_assumptions, find_ties, with_ties
 from planner.verdict import Verdict, verdict
+from planner.workload import Load
 from planner.yaml_files import suggestion
 
 if TYPE_CHECKING:
     from planner.pareto import Point
     from planner.reach import Question, Reach
+    from planner.site import Site
 
 # What ms-swift recomputes when it is told "selective" and no modules (its default).
 SWIFT_SELECTIVE = ("core_attn",)
@@ -248,8 +248,10 @@ def _cheapest_that_fits(evaluator: Evaluator, sizes: Sizes) -> Recompute:
     return min(recompute_ladder(problem, layers), key=order)
 
 
-def _site(scripts: Scripts, problem: Problem) -> Site:
+def _site(scripts: Scripts, problem: Problem) -> "Site":
     """The site of the scripts, checked before the search. Raises UsageError: run.*."""
+    from planner.site import Site, load_site, with_absolute_paths
+
     refused = not_trained(problem.model, problem.stack)
     if refused is not None:
         raise UsageError("run.not_trained", model=problem.model.name, why=refused)
@@ -270,8 +272,9 @@ def _site(scripts: Scripts, problem: Problem) -> Site:
     return with_absolute_paths(site)
 
 
-def _write(problem: Problem, plan: Plan, scripts: Scripts, site: Site) -> list[Path]:
+def _write(problem: Problem, plan: Plan, scripts: Scripts, site: "Site") -> list[Path]:
     from launch.run_folder import write_run_folder
+    from planner.run import Asked, Run, machines_of
 
     run = Run(
         plan=plan,

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,10 @@ from planner.settings import Settings
 from planner.site import Site
 from planner.stack import Stack
 from planner.swift_args import FLAG_ORDER, ArgValue
-from planner.workload import Task, TunerType, Workload
+from planner.workload import Load, Task, TunerType, Workload
 from planner.yaml_files import one_line, shortened
 
 FORMAT_VERSION = "1.0"
-
-
-class Load(StrEnum):
-    """Where training reads the weights."""
-
-    MCORE = "mcore"  # from Megatron-Core's format, converted once before
-    DIRECT = "direct"  # from the Hugging Face folder, at every start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

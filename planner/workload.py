@@ -26,6 +26,13 @@ class Placement(StrEnum):
     ANY = "any"
 
 
+class Load(StrEnum):
+    """Where training reads the weights."""
+
+    MCORE = "mcore"  # from Megatron-Core's format, converted once before
+    DIRECT = "direct"  # from the Hugging Face folder, at every start
+
+
 # The load of the busiest expert rank over the mean, where nothing is known of it: ranks of real
 # runs of a model with random weights got 0.82 to 1.13 of their share over a run, and up to 1.52 in
 # one layer of one microbatch (benchmarks/memory, 2026-11-24); no trained model was measured.

@@ -10,8 +10,9 @@ from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.planning import make_plan
 from planner.problem import Problem
-from planner.run import Asked, Load, Run, machines_of
+from planner.run import Asked, Run, machines_of
 from planner.site import Site
+from planner.workload import Load
 
 GIB = 2**30
 

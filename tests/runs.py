@@ -8,12 +8,12 @@ from planner.layout import Layout, PipelineSplit, Recompute
 from planner.model_files import resolve_model
 from planner.plan import Plan
 from planner.recipe import load_recipe
-from planner.run import Load, Machines, Run
+from planner.run import Machines, Run
 from planner.settings import read_settings, with_settings
 from planner.site import Dlc, Mount, Site
 from planner.stack import load_stack
 from planner.swift_args import training_args
-from planner.workload import Task, TunerType, Workload
+from planner.workload import Load, Task, TunerType, Workload
 
 GIB = 2**30
 FULL = Recompute(granularity="full", method="uniform", num_layers=1)

@@ -17,10 +17,9 @@ from convert.direction import Direction
 from convert.resources import power_of_two
 from convert.sizes import conversion_sizes
 from convert.ways import ConversionPlan, Kind, Way, conversion_plan, recommended
-from planner.run import Load
 from planner.site import Site
 from planner.units import GIB
-from planner.workload import TunerType
+from planner.workload import Load, TunerType
 
 BENCHMARK = Path(__file__).parent.parent.parent / "benchmarks" / "convert"
 

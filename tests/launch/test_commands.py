@@ -14,8 +14,8 @@ from recorder import LAUNCHER, stand_ins
 from runs import make_run
 
 from launch.run_folder import write_run_folder
-from planner.run import Load
 from planner.site import Site
+from planner.workload import Load
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -9,7 +9,7 @@ from recorder import Ran, run_script
 from runs import make_run
 
 from launch.run_folder import write_run_folder
-from planner.run import Load
+from planner.workload import Load
 
 FIVE = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "NPROC_PER_NODE")
 PET = {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_NPROC_PER_NODE": "8"}

@@ -22,8 +22,8 @@ from launch.hosts import HostsBackend
 from launch.jobs import BackendName
 from launch.run_folder import write_run_folder
 from launch.submission import Submission, write_submission
-from planner.run import Load
 from planner.site import Hosts, Site
+from planner.workload import Load
 
 TRAINING = """\
 #!/bin/bash

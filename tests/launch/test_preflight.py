@@ -18,10 +18,10 @@ from runs import make_run
 from launch.expectations import expectations
 from launch.preflight.judge import Row, all_reduce_floor, all_to_all_floor, judge
 from launch.run_folder import write_run_folder
-from planner.run import Load, machines_of
+from planner.run import machines_of
 from planner.site import Site
 from planner.topology_files import load_topology
-from planner.workload import TunerType
+from planner.workload import Load, TunerType
 
 GIB = 2**30
 

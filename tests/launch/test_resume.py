@@ -11,8 +11,8 @@ from runs import make_run
 from launch.arguments import train_args
 from launch.run_folder import write_run_folder
 from planner.layout import PipelineSplit
-from planner.run import Load, Run
-from planner.workload import TunerType
+from planner.run import Run
+from planner.workload import Load, TunerType
 
 TWO_NODES = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0", "NPROC_PER_NODE": "8"}
 # What ms-swift writes down for what it is not told.

@@ -22,8 +22,9 @@ from launch.dlc_schema import MAX_JOB_BYTES, check_job
 from launch.run_folder import render, render_again, run_json, write_run_folder
 from planner.errors import UsageError
 from planner.parameters import model_parameters
-from planner.run import Load, Run, read_run
+from planner.run import Run, read_run
 from planner.site import Mount, Site, load_site, with_absolute_paths
+from planner.workload import Load
 
 each_case = pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)
 

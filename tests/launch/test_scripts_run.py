@@ -13,8 +13,9 @@ from runs import make_run
 from launch.arguments import train_args
 from launch.run_folder import write_run_folder
 from planner.dialects import argv, load_dialect, translate
-from planner.run import Load, Run
+from planner.run import Run
 from planner.site import Site
+from planner.workload import Load
 
 TWO_NODES = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-0", "NPROC_PER_NODE": "8"}
 

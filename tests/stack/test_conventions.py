@@ -15,7 +15,7 @@ from recorder import LAUNCHER
 from runs import make_run
 
 from launch.run_folder import write_run_folder
-from planner.run import Load
+from planner.workload import Load
 from stack.emitted import free_port
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]

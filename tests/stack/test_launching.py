@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from launch.run_folder import write_run_folder
-from planner.run import Load, Run
+from planner.run import Run
+from planner.workload import Load
 from stack import models
 from stack.emitted import node_environment
 from stack.test_end_to_end import tiny_run

@@ -1,6 +1,7 @@
 """A conversion by the real packages that is killed leaves nothing that looks complete, and runs to
 its end the next time, from a clean start."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -41,6 +42,21 @@ def kill_when(script: Path, appears: Path, *words: str) -> None:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    while others := processes_of(script.parent.parent):  # torchrun gives its own a session each
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """What runs with a name of something in the folder among its arguments; zombies have none."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in each.read_bytes():
+                found.append(int(each.parent.name))
+    return found
 
 
 def test_killed_conversions_leave_nothing_that_looks_complete_and_start_clean(

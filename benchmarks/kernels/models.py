@@ -1,24 +1,21 @@
 """Writes the models whose parts are timed: layers.jsonl beside this file.
 
-    PYTHONPATH=. python benchmarks/kernels/models.py
+    PYTHONPATH=.:benchmarks/memory python benchmarks/kernels/models.py
 
 Widths, heads, local experts, tokens and documents cover what ranks of real runs have; GLM-4.5-Air,
 which is set aside, is not among them. The most valuable come first: a run may end early.
 """
 
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from design import NOTHING, Setting, row_of
+
+from planner.workload import TunerType
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "memory"))  # the scripts there are no package
-
-from design import NOTHING, Setting, row_of  # noqa: E402
-
-from planner.workload import TunerType  # noqa: E402
-
 MICROBATCHES = 2
 LONGEST = 16384
 # tokens, documents and whether kernels are traced

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,10 @@ def test_logs_of_more_layouts_tell_more_factors(
     assert "calibrate.one_layout" not in {reason["id"] for reason in all_["untold"]}
 
 
+def predicted_seconds(asked: Problem, layout: Layout, calibration: Calibration) -> float:
+    return step_time(asked, layout, calibration).total
+
+
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.floats(0.7, 1.5), st.floats(0.7, 1.5))
 def test_a_fit_never_makes_a_prediction_worse(
@@ -137,8 +142,8 @@ def test_a_fit_never_makes_a_prediction_worse(
     true = Calibration(gemm=gemm, nvlink=nvlink)
     observed = [
         Observed(
-            predict=lambda calibration, each=each: step_time(asked, each, calibration).total,  # type: ignore[misc]
-            seconds=step_time(asked, each, true).total,
+            predict=partial(predicted_seconds, asked, each),
+            seconds=predicted_seconds(asked, each, true),
             relative_noise=0.0,
         )
         for each in layouts[:2]

@@ -9,10 +9,8 @@ Qwen3-30B-A3B.
 from dataclasses import replace
 from pathlib import Path
 
-from design import row_of
-from sft import BASE, Run
+from sft import BASE, Run, rows_of, write_rows
 
-from measure.verify.row import Row
 from planner.workload import TunerType
 
 PAGE = Path(__file__).parent / "save.jsonl"
@@ -30,22 +28,5 @@ RUNS = {
 }
 
 
-def rows() -> list[Row]:
-    """Every run as its first rank."""
-    return [
-        replace(
-            row_of("qwen3_moe", run.setting, run.global_batch_size),
-            id=f"save-{name}",
-            steps=run.steps,
-        )
-        for name, run in RUNS.items()
-    ]
-
-
-def main() -> None:
-    """Write save.jsonl."""
-    PAGE.write_text("".join(row.to_json() + "\n" for row in rows()), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write_rows(PAGE, rows_of(RUNS, "save"))

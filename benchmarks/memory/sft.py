@@ -67,22 +67,22 @@ RUNS = {
 }  # fmt: skip
 
 
-def rows() -> list[Row]:
+def rows_of(runs: dict[str, Run], kind: str) -> list[Row]:
     """Every run as its first rank."""
     return [
         replace(
             row_of("qwen3_moe", run.setting, run.global_batch_size),
-            id=f"sft-{tag}",
+            id=f"{kind}-{tag}",
             steps=run.steps,
         )
-        for tag, run in RUNS.items()
+        for tag, run in runs.items()
     ]
 
 
-def main() -> None:
-    """Write sft.jsonl."""
-    PAGE.write_text("".join(row.to_json() + "\n" for row in rows()), encoding="utf-8")
+def write_rows(page: Path, rows: list[Row]) -> None:
+    """Write rows, a line each."""
+    page.write_text("".join(row.to_json() + "\n" for row in rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write_rows(PAGE, rows_of(RUNS, "sft"))

@@ -41,16 +41,8 @@ MOST_SECONDS = 240  # of a run; a longer one hangs
 TRIES = 2  # of an entry and round
 PORT = 29711
 PLUGIN = Path(__file__).with_name("two_gpus_plugin.py")
-OF_A_TEST = {"--external_plugins": str(PLUGIN), "--callbacks": "nothing_saved"}
+OF_A_TEST = {"external_plugins": PLUGIN, "callbacks": "nothing_saved"}
 LAST_LINES = 40  # of the log of a run that failed
-
-
-def words_of(entry: Entry, folder: Path) -> list[str]:
-    """The command of an entry."""
-    words = command(entry.row, folder)
-    for flag, value in OF_A_TEST.items():
-        words[words.index(flag) + 1] = value
-    return words
 
 
 def run(entry: Entry, models: Path, folder: Path, deadline: float) -> dict[str, Any]:
@@ -69,7 +61,7 @@ def run(entry: Entry, models: Path, folder: Path, deadline: float) -> dict[str, 
     }
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            words_of(entry, folder),
+            command(entry.row, folder, **OF_A_TEST),
             env=os.environ | node,
             stdout=log,
             stderr=subprocess.STDOUT,

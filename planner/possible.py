@@ -6,9 +6,7 @@ from planner.dispatchers import elsewhere
 from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.plan import Reason
-
-# Less than this is not worth another stack: `planner.search` does not tell it apart.
-LEAST_FRACTION = 0.02
+from planner.search import ASSUMED_TIE_FRACTION
 
 
 def possible_elsewhere(evaluator: Evaluator, layout: Layout, seconds: float) -> list[Reason]:
@@ -25,7 +23,7 @@ def possible_elsewhere(evaluator: Evaluator, layout: Layout, seconds: float) -> 
             other = evaluator.with_overlap(hiding)
         changed = replace(layout, dispatcher=option.dispatcher)
         faster = other.batch(changed).step_seconds(layout.recompute)
-        if faster < (1 - LEAST_FRACTION) * seconds:
+        if faster < (1 - ASSUMED_TIE_FRACTION) * seconds:  # below, the search tells nothing apart
             values = {
                 "what": option.what,
                 "seconds": round(faster, 3),

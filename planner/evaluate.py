@@ -178,11 +178,18 @@ class GridView:
 Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
 
 
-def _fill(shape: StageShape, kept: StageActivations, num_virtual_stages: int) -> None:
-    """Fill in what the number of chunks and recomputation decide: schedules share the shape."""
-    shape.num_virtual_stages = num_virtual_stages
-    rotary = shape.num_virtual_stages * shape.rotary_bytes if kept.whole_layers else 0.0
-    shape.saved_bytes, shape.checkpoint_bytes = kept.saved + rotary, kept.checkpoint
+def _fill_schedule(
+    shape: StageShape, kept: StageActivations, num_virtual_stages: int, in_flight: float
+) -> None:
+    """Fill in what the schedule decides: schedules share the shape."""
+    shape.num_virtual_stages, shape.in_flight = num_virtual_stages, in_flight
+    rotary = num_virtual_stages * shape.rotary_bytes if kept.whole_layers else 0.0
+    shape.saved_bytes = kept.saved + rotary
+
+
+def _fill(shape: StageShape, kept: StageActivations) -> None:
+    """Fill in what recomputation decides."""
+    shape.checkpoint_bytes = kept.checkpoint
     shape.checkpoints_bytes, shape.whole_checkpoints_bytes = (
         kept.checkpoints,
         kept.whole_checkpoints,
@@ -238,7 +245,7 @@ class GridBatch:
         if found is None:
             shape = self.shapes[stage]
             kept = self.layers.stage(counts, chunks, recompute, imbalanced=self.skewed)
-            _fill(shape, kept, num_virtual_stages)
+            _fill(shape, kept)
             sizes = [
                 (moment, decided + level_bytes(shape, "recompute", moment))
                 for moment, decided in self.decided_bytes[stage]
@@ -320,8 +327,8 @@ class BatchView:
         for stage in self._split.decisive:
             shape = batch.shapes[stage]
             kept, decided = batch.recomputed(stage, counts[stage], recompute, chunks)
-            _fill(shape, kept, chunks)
-            shape.in_flight = self._in_flight[stage]
+            _fill(shape, kept)
+            _fill_schedule(shape, kept, chunks, self._in_flight[stage])
             fullest, size = decided[0][0], 0.0
             for moment, so_far in decided:
                 total = so_far + level_bytes(shape, "schedule", moment)
@@ -343,8 +350,8 @@ class BatchView:
             for each in (shape, decisive):
                 imbalanced = batch.skewed and each is decisive
                 kept = self._layers.stage(counts, chunks, recompute, imbalanced=imbalanced)
-                _fill(each, kept, chunks)
-                each.in_flight = self._in_flight[stage]
+                _fill(each, kept)
+                _fill_schedule(each, kept, chunks, self._in_flight[stage])
             found.append(
                 stage_memory(
                     shape,

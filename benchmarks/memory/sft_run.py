@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from importlib.metadata import version
@@ -126,6 +126,12 @@ def wait(processes: list[subprocess.Popen[bytes]], deadline: float) -> list[int 
             break
         time.sleep(0.5)
     statuses = [process.poll() for process in processes]
+    end(processes)
+    return statuses
+
+
+def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End the processes that have not ended, gently at first."""
     for process in processes:  # torchrun hands it on to its worker, which is in another group
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -134,7 +140,6 @@ def wait(processes: list[subprocess.Popen[bytes]], deadline: float) -> list[int 
             process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-    return statuses
 
 
 def lines(page: Path) -> list[dict[str, Any]]:

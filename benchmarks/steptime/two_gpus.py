@@ -34,8 +34,8 @@ from planner.workload import TunerType, Workload
 
 PAGE = Path(__file__).with_name("two_gpus.jsonl")
 TOPOLOGY, STACK, GPUS = "h100-8x-ib", "gpu-kit-2026-11", 2
-SEQ_LENGTH, GLOBAL_BATCH_SIZE = 4096, 8
-STEPS = 10  # of a run: two are cold
+SEQ_LENGTH, GLOBAL_BATCH_SIZE = 4096, 4
+STEPS = 8  # of a run: two are cold
 RECOMPUTES = (NO_RECOMPUTE, FULL_RECOMPUTE)
 
 

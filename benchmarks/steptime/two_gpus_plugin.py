@@ -17,6 +17,7 @@ from mcore_bridge.bridge.gpt_bridge import GPTBridge
 from megatron.core.transformer.moe.moe_layer import MoELayer
 from swift.dataset import packing
 from swift.megatron.callbacks import MegatronCallback, megatron_callbacks_map
+from turns import May, Said, await_turn, say
 
 WEIGHT_STD = 0.02  # the usual initializer_range of config.json
 MIB = 2**20
@@ -45,7 +46,8 @@ def start_threads(_: Any, *, target: Any, jobs: list[Any]) -> list[threading.Thr
 class OfARank(MegatronCallback):  # type: ignore[misc]  # of a package without types
     """Writes no checkpoint, and `rank0.json`, `rank1.json`, ... into the output folder at the end.
 
-    They hold how many tokens the rank's experts got of a layer's microbatch, and memory in bytes.
+    It waits for its turn before the first step. The files hold how many tokens the rank's experts
+    got of a layer's microbatch, and memory in bytes.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -59,6 +61,11 @@ class OfARank(MegatronCallback):  # type: ignore[misc]  # of a package without t
 
     def _count(self, _: Any, inputs: tuple[Any, ...]) -> None:
         self.expert_tokens.append(inputs[0].shape[0])
+
+    def on_train_begin(self) -> None:
+        """Model and optimizer are built."""
+        say(Said.BUILT)
+        await_turn(May.TRAIN)
 
     def on_train_end(self) -> None:
         """After the last step."""
@@ -75,6 +82,7 @@ class OfARank(MegatronCallback):  # type: ignore[misc]  # of a package without t
         }
         page = Path(self.args.output_dir) / f"rank{torch.distributed.get_rank()}.json"
         page.write_text(json.dumps(seen), encoding="utf-8")
+        say(Said.TRAINED)
 
 
 def used_on_device() -> int | None:

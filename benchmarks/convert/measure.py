@@ -4,10 +4,12 @@
 
 Host memory of the command with all its processes, ten times a second: anonymous pages and shared
 ones (what cannot be taken back), mapped files (what can), and how much less the whole machine had
-available. Memory of the GPU from nvidia-smi: all of it, beyond what was in use before, and what it
-says of the command's own processes, which holds beside other work. Each Python process adds its own
-peaks (`peaks/sitecustomize.py`). Told to end, it waits for the command and writes what there is.
-Bytes and seconds.
+available; twice a second the first two again with each page counted once, however many processes
+share it (`once_`). Memory of the GPUs that CUDA_VISIBLE_DEVICES names (the first, if it is not set)
+from nvidia-smi: all of the fullest one, beyond what was in use before, and what it says of the
+command's own processes, which holds beside other work. Each Python process adds its own peaks
+(`peaks/sitecustomize.py`). Told to end, it waits for the command and writes what there is. Bytes
+and seconds.
 """
 
 import json
@@ -24,6 +26,8 @@ from typing import Any
 INTERVAL_SECONDS = 0.1
 PEAKS = Path(__file__).parent / "peaks"
 KINDS = {"RssAnon": "anonymous", "RssShmem": "shared", "RssFile": "mapped_files"}
+ONCE = {"Pss_Anon": "once_anonymous", "Pss_Shmem": "once_shared"}
+SAMPLES_A_COUNT = 5  # the kernel walks all pages to say what processes share: not every time
 
 
 def _children() -> dict[int, list[int]]:
@@ -67,6 +71,19 @@ def _resident(processes: list[int]) -> dict[str, int]:
     return total
 
 
+def _counted_once(processes: list[int]) -> dict[str, int]:
+    """Bytes of processes, by kind; a page that several share counts as one."""
+    total = dict.fromkeys(ONCE.values(), 0)
+    for process in processes:
+        try:
+            pages = _kilobytes(Path(f"/proc/{process}/smaps_rollup").read_text())
+        except OSError:
+            continue
+        for field, kind in ONCE.items():
+            total[kind] += pages.get(field, 0)
+    return total
+
+
 def _machine() -> dict[str, int]:
     """What the machine as a whole has in use that it cannot take back, and its control group."""
     info = _kilobytes(Path("/proc/meminfo").read_text())
@@ -83,16 +100,19 @@ def _machine() -> dict[str, int]:
 class _Smi(threading.Thread):
     """The lines that nvidia-smi answers a query with, ten times a second; none where there is none.
 
-    `latest` holds the numbers of the newest line, by its first; fields that are no numbers are 0.
+    `latest` holds the bytes of the newest line, by all that stands before them; what is no number
+    of MiB is 0.
     """
 
-    def __init__(self, query: str) -> None:
+    def __init__(self, query: str, gpus: str) -> None:
         super().__init__(daemon=True)
-        self.latest: dict[int, int] = {}
+        self.latest: dict[str, int] = {}
         self._smi: subprocess.Popen[str] | None = None
-        words = ["nvidia-smi", query, "--format=csv,noheader,nounits", "--id=0", "--loop-ms=100"]
+        words = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
         try:
-            self._smi = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+            self._smi = subprocess.Popen(
+                [*words, f"--id={gpus}", "--loop-ms=100"], stdout=subprocess.PIPE, text=True
+            )
         except OSError:
             return
         self.start()
@@ -100,49 +120,52 @@ class _Smi(threading.Thread):
     def run(self) -> None:
         assert self._smi is not None and self._smi.stdout is not None
         for line in self._smi.stdout:
-            fields = [field.strip() for field in line.split(",")]
-            numbers = [int(field) if field.isdigit() else 0 for field in fields]
-            self.latest[numbers[0]] = numbers[-1] * 2**20
+            key, _, mebibytes = line.strip().rpartition(", ")
+            self.latest[key] = int(mebibytes) * 2**20 if mebibytes.isdigit() else 0
 
     def stop(self) -> None:
         if self._smi is not None:
             self._smi.terminate()
 
 
-class _Gpu:
-    """Bytes in use on the first GPU: in all, and by process."""
+class _Gpus:
+    """Bytes in use on GPUs: in all, and by process."""
 
     def __init__(self) -> None:
-        self._all = _Smi("--query-gpu=index,memory.used")
-        self._apps = _Smi("--query-compute-apps=pid,used_memory")
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+        self._all = _Smi("--query-gpu=index,memory.used", gpus)
+        self._apps = _Smi("--query-compute-apps=gpu_uuid,pid,used_memory", gpus)
         time.sleep(1)
-        self._before = self.used()
-        self.peaks: dict[int, int] = {}
-
-    def used(self) -> int:
-        return self._all.latest.get(0, 0)
+        self._before = dict(self._all.latest)
+        self.peaks: dict[str, int] = {}
 
     def sample(self, processes: list[int]) -> dict[str, int]:
-        of_processes = 0
-        for process in processes:
-            if used := self._apps.latest.get(process):
+        """Bytes beyond those of before on the fullest GPU, and of some processes on all."""
+        of_processes, own = 0, {str(process) for process in processes}
+        for key, used in list(self._apps.latest.items()):
+            if used and key.rpartition(", ")[2] in own:
                 of_processes += used
-                self.peaks[process] = max(used, self.peaks.get(process, 0))
-        return {"gpu": self.used() - self._before, "gpu_processes": of_processes}
+                self.peaks[key] = max(used, self.peaks.get(key, 0))
+        more = [used - self._before.get(key, 0) for key, used in list(self._all.latest.items())]
+        return {"gpu": max(more, default=0), "gpu_processes": of_processes}
 
     def stop(self) -> None:
         self._all.stop()
         self._apps.stop()
 
 
-def _watch(process: "subprocess.Popen[bytes]", gpu: _Gpu) -> tuple[list[dict[str, Any]], float]:
+def _watch(process: "subprocess.Popen[bytes]", gpus: _Gpus) -> tuple[list[dict[str, Any]], float]:
     """Samples until the process ends; and the seconds that it took."""
     before, started = _machine(), time.monotonic()
-    samples = []
+    samples: list[dict[str, Any]] = []
+    once: dict[str, int] = {}
     while process.poll() is None:
-        machine = {name: value - before[name] for name, value in _machine().items()}
+        machine = {name: value - before.get(name, 0) for name, value in _machine().items()}
         tree = _tree(process.pid)
-        sample = {**_resident(tree), **machine, **gpu.sample(tree)}
+        if len(samples) % SAMPLES_A_COUNT == 0:
+            once = _counted_once(tree)
+            once["once"] = sum(once.values())
+        sample = {**_resident(tree), **once, **machine, **gpus.sample(tree)}
         sample["fixed"] = sample["anonymous"] + sample["shared"]
         samples.append({"second": round(time.monotonic() - started, 1), **sample})
         time.sleep(INTERVAL_SECONDS)
@@ -161,17 +184,17 @@ def main(name: str, results: str, command: list[str]) -> int:
         path = os.pathsep.join(filter(None, [str(PEAKS), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "MEASURE_PEAKS": folder}
         signal.signal(signal.SIGTERM, lambda *_: None)  # the command got it too, and ends
-        gpu = _Gpu()
+        gpus = _Gpus()
         process = subprocess.Popen(command, env=environment)
-        samples, seconds = _watch(process, gpu)
-        gpu.stop()
+        samples, seconds = _watch(process, gpus)
+        gpus.stop()
         columns = [column for column in samples[0] if column != "second"] if samples else []
         row = {
             "name": name,
             "status": process.returncode,
             "seconds": round(seconds, 1),
             "peak": {column: max(sample[column] for sample in samples) for column in columns},
-            "gpu_peaks": sorted(gpu.peaks.values(), reverse=True),
+            "gpu_peaks": sorted(gpus.peaks.values(), reverse=True),
             "processes": _processes(Path(folder)),
             # a line a second, in MiB: which part of the command the peaks belong to
             "columns": ["second", *columns],

@@ -19,12 +19,13 @@ from typing import Any
 import layers
 import recompute
 import torch
-from host import Host
 
 from measure.verify import fused_gradients, peers
+from measure.verify.host_speed import HostSpeed
 from measure.verify.rank import _give_back, prepare
 from measure.verify.row import Row
 
+BEGAN = time.monotonic()
 LEAST_SECONDS = 12  # a job that has less is not begun
 MOST_SECONDS = 100  # of a job that is stuck
 
@@ -49,19 +50,19 @@ def main() -> None:
         return
     peers.enter_world(1, 0)  # before the stack is imported
     fused_gradients.stand_in()
-    host = Host()
+    host = HostSpeed()
     _add(pages["host"], {"device": torch.cuda.get_device_name(), "torch": torch.__version__})
     for job in left:
         if time.monotonic() > end - LEAST_SECONDS:
             break
-        _add(pages["host"], {"job": job["name"], **host.look()})
+        _add(pages["host"], {"job": job["name"], **_now(), **host.look()})
         started = time.monotonic()
         _do(job, pages, end)
         print(f"{job['name']}: {time.monotonic() - started:.1f} s", flush=True)
         kept = _give_back()["left"]
         if not kept or kept["allocated"] > layers.MOST_LEFT_BYTES:
             sys.exit(layers.TRY_AGAIN)
-    _add(pages["host"], {"job": "end", **host.look()})
+    _add(pages["host"], {"job": "end", **_now(), **host.look()})
 
 
 def _lines(page: Path) -> list[dict[str, Any]]:
@@ -72,6 +73,10 @@ def _lines(page: Path) -> list[dict[str, Any]]:
 def _add(page: Path, content: dict[str, Any]) -> None:
     with page.open("a", encoding="utf-8") as file:
         layers.write(file, content)
+
+
+def _now() -> dict[str, float]:
+    return {"at": round(time.monotonic() - BEGAN, 2)}
 
 
 def _do(job: dict[str, Any], pages: dict[str, Path], end: float) -> None:

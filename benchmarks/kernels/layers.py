@@ -53,44 +53,47 @@ def main() -> None:
         if time.monotonic() > end - 8:
             break
         with arguments.results.open("a", encoding="utf-8") as file:
-            _model(model, file, end)
+            measure_model(model, file, end)
         left = _give_back()["left"]
         if not left or left["allocated"] > MOST_LEFT_BYTES:
             sys.exit(TRY_AGAIN)
 
 
-def _model(model: dict[str, Any], file: Any, end: float) -> None:
+def measure_model(model: dict[str, Any], file: Any, end: float) -> None:
+    """Measure one model with its packs, and write a line for each."""
     row = Row(**model["row"])
     started = time.monotonic()
-    _write(file, {"id": row.id, "started": True})
+    write(file, {"id": row.id, "started": True})
     faulthandler.dump_traceback_later(90, exit=True)
     try:
         peers.enter_world(row.world_size, row.rank)
         with tempfile.TemporaryDirectory() as folder:
-            trainer, marks = _build(row, Path(folder))
-            _write(file, {"id": row.id, "build_seconds": time.monotonic() - started})
+            trainer, marks = build(row, Path(folder))
+            write(file, {"id": row.id, "build_seconds": time.monotonic() - started})
             for tokens, documents, traced in model["packs"]:
                 if time.monotonic() > end - 3:
                     break
                 faulthandler.dump_traceback_later(60, exit=True)
                 result = _pack(row, trainer, marks, tokens, documents, traced)
-                _write(file, {"id": row.id, **result})
+                write(file, {"id": row.id, **result})
                 print(row.id, tokens, documents, result["step_seconds"], flush=True)
-            _forget(trainer)
+            forget(trainer)
     except (Exception, SystemExit) as error:
-        _write(file, {"id": row.id, "error": f"{type(error).__name__}: {error}"[:1500],
+        write(file, {"id": row.id, "error": f"{type(error).__name__}: {error}"[:1500],
                       "where": traceback.format_exc()[-2500:]})  # fmt: skip
         print(row.id, "FAILED", str(error)[:300], flush=True)
         traceback.clear_frames(error.__traceback__)
     faulthandler.cancel_dump_traceback_later()
 
 
-def _write(file: Any, content: dict[str, Any]) -> None:
+def write(file: Any, content: dict[str, Any]) -> None:
+    """Add a line, at once."""
     file.write(json.dumps(content) + "\n")
     file.flush()
 
 
-def _build(row: Row, folder: Path) -> tuple[Any, Marks]:
+def build(row: Row, folder: Path) -> tuple[Any, Marks]:
+    """The trainer of a row in the world that was entered, and the marks of its parts."""
     from measure.verify import run
 
     (folder / "config.json").write_text(json.dumps(row.config), encoding="utf-8")
@@ -122,11 +125,11 @@ def _pack(
     trainer.args.seq_length = tokens
     data = run.feed(replace(row, documents_per_pack=documents), trainer)
     marks.kind = "off"
-    seconds = [_step(trainer, data, marks) for _ in range(COLD)]
+    seconds = [step(trainer, data, marks) for _ in range(COLD)]
     long = seconds[-1] > LONG_SECONDS
-    warm = [_step(trainer, data, marks) for _ in range(3 if long else WARM)]
+    warm = [step(trainer, data, marks) for _ in range(3 if long else WARM)]
     marks.kind = "timed"
-    marked = [_step(trainer, data, marks) for _ in range(1 if long else MARKED)]
+    marked = [step(trainer, data, marks) for _ in range(1 if long else MARKED)]
     segments = marks.segments()
     marks.kind = "off"
     result = {
@@ -147,7 +150,8 @@ def _pack(
     return result
 
 
-def _step(trainer: Any, data: Any, marks: Marks) -> float:
+def step(trainer: Any, data: Any, marks: Marks) -> float:
+    """Seconds of a step, from an idle GPU to an idle GPU."""
     torch.cuda.synchronize()
     started = time.monotonic()
     marks("step>")
@@ -166,7 +170,7 @@ def _traced(trainer: Any, data: Any, marks: Marks) -> dict[str, Any]:
     marks.kind = "traced"
     try:
         with torch.profiler.profile(activities=both) as profile:
-            _step(trainer, data, marks)
+            step(trainer, data, marks)
         profile.export_chrome_trace(str(path))
         return read(path)
     except Exception as error:  # what was timed without it is kept
@@ -176,7 +180,8 @@ def _traced(trainer: Any, data: Any, marks: Marks) -> dict[str, Any]:
         path.unlink(missing_ok=True)
 
 
-def _forget(trainer: Any) -> None:
+def forget(trainer: Any) -> None:
+    """Let go of what would keep the trainer's memory."""
     from measure.verify import release
 
     release.forget_graphs(trainer.unwrapped_models)

@@ -15,6 +15,8 @@ PARTS = re.compile(
     r"|(decoder\.layers|mtp\.layers)\.\d+(\.transformer_layer|\.mtp_model_layer)?"
     r"(\.eh_proj|\.self_attention(\.core_attention)?|\.mlp(\.(router|experts|shared_experts))?)?)"
 )
+# Where a microbatch begins forward and backward, and what ends its backward pass but another one.
+BORDERS = ("batch", "0.modelb>", "optimizer>")
 TRACED = "mark "  # begins the name of a mark in a profiler's trace
 
 
@@ -43,6 +45,19 @@ class Marks:
         """What is marked from here belongs to the next step."""
         self._steps.append(self._marks)
         self._marks = []
+
+    def passes(self) -> dict[str, list[float]]:
+        """Medians of the seconds of a microbatch forward and backward, on host and device: from its
+        batch to the beginning of its backward pass, and on to the next batch or the optimizer."""
+        torch.cuda.synchronize()
+        found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for step in self._steps:
+            borders = [mark for mark in step if mark[0] in BORDERS]
+            for (one, start, event), (_, end, next_event) in itertools.pairwise(borders):
+                if one in BORDERS[:2]:
+                    seconds = (end - start) / 1e9, event.elapsed_time(next_event) / 1e3
+                    found["forward" if one == BORDERS[0] else "backward"].append(seconds)
+        return {name: list(map(median, zip(*each, strict=True))) for name, each in found.items()}
 
     def segments(self) -> dict[str, list[float]]:
         """Of each segment: how often it comes in a step, and the medians of its seconds on the host

@@ -30,7 +30,7 @@ BASE = Setting(
 )  # fmt: skip
 
 
-def _model(family: str, model: str, packs: list[Any], **sizes: Any) -> dict[str, Any]:
+def make(family: str, model: str, packs: list[Any], **sizes: Any) -> dict[str, Any]:
     """A model with its sizes; `config` changes its config.json, `tag` tells it from others."""
     config, tag = sizes.pop("config", {}), sizes.pop("tag", "")
     setting = replace(BASE, model=model, **sizes)
@@ -47,27 +47,27 @@ def _model(family: str, model: str, packs: list[Any], **sizes: Any) -> dict[str,
 
 ONE_DENSE = {"first_k_dense_replace": 1}  # of two layers
 MODELS = [
-    _model("qwen3_moe", "Qwen3-30B-A3B", DOCUMENTS, ep=8),
-    _model("dense", "Llama-3.1-8B", DOCUMENTS),
-    _model("deepseek_v3", "Moonlight-16B-A3B", USUAL, ep=8, config=ONE_DENSE),
-    _model("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=1, chunk_layers=1),
-    _model("qwen3_moe", "Qwen3-235B-A22B", USUAL, ep=8, chunk_layers=1),
-    _model("dense", "Qwen2.5-7B", USUAL, tp=4),
-    _model("deepseek_v3", "DeepSeek-V3", USUAL[:3], ep=32, tp=4, config=ONE_DENSE),
-    _model("qwen2_moe", "Qwen1.5-MoE-A2.7B", USUAL, ep=4),
-    _model("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=4, tp=2),
-    _model("qwen2_moe", "Qwen2-57B-A14B", USUAL, ep=8, chunk_layers=1),
-    _model("dense", "Llama-3.1-8B", USUAL, tp=2, cp=2),
-    _model("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=2, chunk_layers=1),
-    _model("qwen3_moe", "Qwen3-235B-A22B", USUAL, ep=16, tp=4),
-    _model("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=8, tp=4, etp=2),
-    _model("deepseek_v3", "Moonlight-16B-A3B", USUAL, ep=2, tp=2, config=ONE_DENSE),
-    _model("dense", "Qwen2.5-7B", USUAL, loss_fusion=False, tag="unfused-loss"),
-    _model("qwen2_moe", "Qwen2-57B-A14B", USUAL, ep=16, tp=4),
-    _model("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=8, cp=2),
-    _model("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=32),
-    _model("dense", "Qwen2.5-7B", USUAL, tp=1, tuner=TunerType.LORA, tag="lora"),
-    _model("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=8, tuner=TunerType.LORA, tag="lora"),
+    make("qwen3_moe", "Qwen3-30B-A3B", DOCUMENTS, ep=8),
+    make("dense", "Llama-3.1-8B", DOCUMENTS),
+    make("deepseek_v3", "Moonlight-16B-A3B", USUAL, ep=8, config=ONE_DENSE),
+    make("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=1, chunk_layers=1),
+    make("qwen3_moe", "Qwen3-235B-A22B", USUAL, ep=8, chunk_layers=1),
+    make("dense", "Qwen2.5-7B", USUAL, tp=4),
+    make("deepseek_v3", "DeepSeek-V3", USUAL[:3], ep=32, tp=4, config=ONE_DENSE),
+    make("qwen2_moe", "Qwen1.5-MoE-A2.7B", USUAL, ep=4),
+    make("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=4, tp=2),
+    make("qwen2_moe", "Qwen2-57B-A14B", USUAL, ep=8, chunk_layers=1),
+    make("dense", "Llama-3.1-8B", USUAL, tp=2, cp=2),
+    make("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=2, chunk_layers=1),
+    make("qwen3_moe", "Qwen3-235B-A22B", USUAL, ep=16, tp=4),
+    make("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=8, tp=4, etp=2),
+    make("deepseek_v3", "Moonlight-16B-A3B", USUAL, ep=2, tp=2, config=ONE_DENSE),
+    make("dense", "Qwen2.5-7B", USUAL, loss_fusion=False, tag="unfused-loss"),
+    make("qwen2_moe", "Qwen2-57B-A14B", USUAL, ep=16, tp=4),
+    make("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=8, cp=2),
+    make("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=32),
+    make("dense", "Qwen2.5-7B", USUAL, tp=1, tuner=TunerType.LORA, tag="lora"),
+    make("qwen3_moe", "Qwen3-30B-A3B", USUAL, ep=8, tuner=TunerType.LORA, tag="lora"),
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from measure.verify import fused_gradients, machine, peers, readings, release, routing, trace
+from measure.verify.host_speed import HostSpeed
 from measure.verify.row import Row
 
 TRACED_SECONDS = 2.0  # a step that takes longer is not traced: tracing takes a multiple of it
@@ -135,18 +136,21 @@ def _step(trainer: Any, data: Any) -> Result:
 
 
 def _timed(step: Callable[[], Any]) -> dict[str, Any]:
-    """Seconds of warm steps, what they took of the allocator, and the GPU's clocks under load."""
+    """Seconds of warm steps, what they took of the allocator, the GPU's clocks under load, and how
+    fast the host was before and after."""
+    before, seconds = HostSpeed().look(), []
     readings.start()
-    seconds = []
     for _ in range(TIMED_STEPS):
         started = time.perf_counter()
         step()
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
+    timed = readings.read()
     return {
         "step_seconds": seconds,
         "compute_seconds": statistics.median(seconds),
-        "timed_steps": readings.read(),
+        "timed_steps": timed,
+        "host_speed": [before, HostSpeed().look()],
         "gpu_under_load": machine.gpu_while(step),
     }
 

@@ -1,6 +1,6 @@
 """Times single kernels by shape on one GPU, through Transformer Engine as layers call them.
 
-    python kernels.py RESULTS --seconds S
+    python single_kernels.py RESULTS --seconds S
 
 Each result has the kernel, its direction and shape, `seconds` on the device (median), and for those
 that launch many kernels `host_seconds`, what the host takes to launch them. Kinds take turns, and
@@ -12,7 +12,6 @@ import functools
 import itertools
 import json
 import random
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +19,10 @@ from typing import Any
 
 import torch
 import transformer_engine.pytorch as te
+from elementwise import elementwise
+from timing import Case, back, both, device_seconds, random_tensor
 from transformer_engine.pytorch.cpp_extensions import general_gemm
 
-REPEATS = 5
-HOST_AHEAD_CYCLES = 1_000_000  # half a ms that the device is kept busy while the host launches
 BF16 = torch.bfloat16
 
 # in and out features of products in published models and their parts of 1/2 to 1/8
@@ -53,6 +52,9 @@ HEADS = [
     (32, 4, 128), (32, 8, 128), (28, 4, 128), (16, 16, 128), (64, 4, 128), (8, 1, 128),
     (16, 16, 192), (128, 128, 192), (32, 32, 192), (32, 4, 64), (7, 1, 128), (16, 2, 256),
 ]  # fmt: skip
+# of what two GPUs train first (benchmarks/steptime/two_gpus.py), with packs of more documents
+FIRST_HEADS = [(32, 4, 128), (16, 16, 192)]
+FIRST_PACKS = [(4096, 1), (8192, 1), (8192, 2), (8192, 8), (4096, 8), (16384, 2)]
 PACKS = [
     (8192, 4), (8192, 1), (8192, 16), (2048, 1), (4096, 1), (4096, 4), (16384, 4), (16384, 1),
     (16384, 16), (32768, 4), (32768, 1),
@@ -64,11 +66,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("results", type=Path)
     parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.seconds
     torch.manual_seed(0)
     lot = random.Random(0)
-    kinds = [_gemms(lot), _groups(lot), _attentions(lot), _copies()]
+    kinds = [KINDS[name](lot) for name in arguments.kinds]
     spent = [0.0 for _ in kinds]
     with arguments.results.open("a", encoding="utf-8") as file:
         while kinds and time.monotonic() < end:
@@ -87,9 +90,6 @@ def main() -> None:
             spent[place] += time.monotonic() - started
 
 
-Case = Callable[[], Iterator[dict[str, Any]]]
-
-
 def _gemms(lot: random.Random) -> Iterator[Case]:
     shapes = [
         (rows, k, n)
@@ -102,7 +102,7 @@ def _gemms(lot: random.Random) -> Iterator[Case]:
 
 
 def _gemm(rows: int, k: int, n: int) -> Iterator[dict[str, Any]]:
-    inputs, weights, grads = _random(rows, k), _random(n, k), _random(rows, n)
+    inputs, weights, grads = random_tensor(rows, k), random_tensor(n, k), random_tensor(rows, n)
     main_grad = torch.zeros(n, k, device="cuda")
     directions = {
         "forward": lambda: general_gemm(weights, inputs, out_dtype=BF16),
@@ -114,7 +114,7 @@ def _gemm(rows: int, k: int, n: int) -> Iterator[dict[str, Any]]:
         ),
     }  # fmt: skip
     for direction, call in directions.items():
-        seconds = _device_seconds(call)
+        seconds = device_seconds(call)
         yield {"kernel": "gemm", "direction": direction, "rows": rows, "in": k, "out": n,
                "seconds": seconds}  # fmt: skip
 
@@ -135,29 +135,26 @@ def _group(experts: int, rows: int, k: int, n: int) -> Iterator[dict[str, Any]]:
     linear = te.GroupedLinear(
         experts, k, n, bias=False, params_dtype=BF16, init_method=lambda weight: None
     )
-    inputs = _random(experts * rows, k).requires_grad_()
-    grads, splits = _random(experts * rows, n), [rows] * experts
+    inputs = random_tensor(experts * rows, k).requires_grad_()
+    grads, splits = random_tensor(experts * rows, n), [rows] * experts
     parameters = list(linear.parameters())
     for parameter in parameters:
         parameter.data.normal_(0.0, 0.02)
     shape = {"kernel": "grouped", "experts": experts, "rows": rows, "in": k, "out": n}
-    yield shape | {"direction": "forward"} | _both(lambda _: linear(inputs, splits))
+    yield shape | {"direction": "forward"} | both(lambda _: linear(inputs, splits))
     wanted = {"data": [inputs], "weight": parameters, "backward": [inputs, *parameters]}
     for direction, tensors in wanted.items():
         inputs.requires_grad_(direction != "weight")
         for parameter in parameters:
             parameter.requires_grad_(direction != "data")
-        back = functools.partial(_back, tensors, grads)
-        yield shape | {"direction": direction} | _both(back, lambda: linear(inputs, splits))
-
-
-def _back(tensors: list[torch.Tensor], grads: torch.Tensor, output: torch.Tensor) -> Any:
-    return torch.autograd.grad(output, tensors, grads)
+        backward = functools.partial(back, tensors, grads)
+        yield shape | {"direction": direction} | both(backward, lambda: linear(inputs, splits))
 
 
 def _attentions(lot: random.Random) -> Iterator[Case]:
     shapes = list(itertools.product(HEADS, PACKS))
     lot.shuffle(shapes)
+    shapes = [*itertools.product(FIRST_HEADS, FIRST_PACKS), *shapes]
     for heads, pack in shapes:
         yield functools.partial(_attention, *heads, *pack)
 
@@ -171,68 +168,38 @@ def _attention(
     )  # fmt: skip
     length = tokens // documents
     borders = torch.arange(0, tokens + 1, length, dtype=torch.int32, device="cuda")
-    query = _random(tokens, heads, width).requires_grad_()
-    key = _random(tokens, groups, width).requires_grad_()
-    value = _random(tokens, groups, width).requires_grad_()
-    grads = _random(tokens, heads * width)
+    query = random_tensor(tokens, heads, width).requires_grad_()
+    key = random_tensor(tokens, groups, width).requires_grad_()
+    value = random_tensor(tokens, groups, width).requires_grad_()
+    grads = random_tensor(tokens, heads * width)
     forward = functools.partial(
         attention, query, key, value, cu_seqlens_q=borders, cu_seqlens_kv=borders,
         max_seqlen_q=length, max_seqlen_kv=length,
     )  # fmt: skip
     shape = {"kernel": "attention", "heads": heads, "groups": groups, "width": width,
              "tokens": tokens, "documents": documents}  # fmt: skip
-    yield shape | {"direction": "forward"} | _both(lambda _: forward())
-    back = functools.partial(_back, [query, key, value], grads)
-    yield shape | {"direction": "backward"} | _both(back, forward)
+    yield shape | {"direction": "forward"} | both(lambda _: forward())
+    backward = functools.partial(back, [query, key, value], grads)
+    yield shape | {"direction": "backward"} | both(backward, forward)
 
 
-def _copies() -> Iterator[Case]:
+def _copies(_: random.Random) -> Iterator[Case]:
     for power in range(20, 31, 2):
         yield functools.partial(_copy, 2**power)
 
 
 def _copy(size: int) -> Iterator[dict[str, Any]]:
     one, other = (torch.empty(size, dtype=torch.uint8, device="cuda") for _ in range(2))
-    yield {"kernel": "copy", "bytes": size, "seconds": _device_seconds(lambda: other.copy_(one))}
+    yield {"kernel": "copy", "bytes": size, "seconds": device_seconds(lambda: other.copy_(one))}
 
 
-def _random(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, dtype=BF16, device="cuda")
-
-
-def _device_seconds(call: Callable[[], Any]) -> float:
-    """Median of the device's seconds, with the host ahead of it."""
-    call()
-    torch.cuda._sleep(HOST_AHEAD_CYCLES)
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(REPEATS + 1)]
-    events[0].record()
-    for event in events[1:]:
-        call()
-        event.record()
-    torch.cuda.synchronize()
-    pairs = itertools.pairwise(events)
-    return statistics.median(one.elapsed_time(other) for one, other in pairs) / 1e3
-
-
-def _both(
-    call: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None
-) -> dict[str, float]:
-    """Seconds of the device, with the host ahead, and of the host alone; `prepare`, which is not
-    timed, makes what the call consumes."""
-    device, host = [], []
-    for _ in range(REPEATS + 2):
-        prepared = prepare()
-        torch.cuda.synchronize()
-        torch.cuda._sleep(HOST_AHEAD_CYCLES + int(2.5e9 * (host[-1] if len(host) > 1 else 0)))
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        first.record()
-        started = time.perf_counter()
-        call(prepared)
-        host.append(time.perf_counter() - started)
-        last.record()
-        torch.cuda.synchronize()
-        device.append(first.elapsed_time(last) / 1e3)
-    return {"seconds": statistics.median(device[2:]), "host_seconds": statistics.median(host[2:])}
+KINDS: dict[str, Callable[[random.Random], Iterator[Case]]] = {
+    "gemm": _gemms,
+    "grouped": _groups,
+    "attention": _attentions,
+    "copy": _copies,
+    "elementwise": elementwise,
+}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,3 @@
+"""How `recompute.py` calls what is no list of modules."""
+
+NOTHING, AGAIN, FULL = "none", "none again", "full"

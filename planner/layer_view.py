@@ -115,8 +115,8 @@ def _worst_layer(
     ]
     if not needs:
         return 0.0, 0.0, "", False
-    recomputed, transient, *moment = max(needs, key=lambda need: need[0] + need[1])
-    return recomputed + min(0.0, transient), max(0.0, transient), *moment
+    recomputed, transient, moment, in_forward = max(needs, key=lambda need: need[0] + need[1])
+    return recomputed + min(0.0, transient), max(0.0, transient), moment, in_forward
 
 
 class LayerSet:

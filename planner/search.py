@@ -8,6 +8,7 @@ solved for each PP and VPP.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 from planner.candidates import Candidate, Contenders
@@ -98,12 +99,13 @@ class _Tally:
         self.enumerated = self.legal = self.fitting = 0
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, tuple[Sizes, Violation]] = {}
-        self.least_over: tuple[float, Sizes] | None = None
+        self.least_over_bytes = inf
+        self.least_over: Sizes | None = None
 
     def missed(self, used: float, sizes: Sizes, size: int, recompute: Recompute) -> None:
-        if self.least_over is None or used < self.least_over[0]:
-            chosen = replace(sizes, micro_batch_size=size, recompute=recompute)
-            self.least_over = (used, chosen)
+        if used < self.least_over_bytes:
+            self.least_over_bytes = used
+            self.least_over = replace(sizes, micro_batch_size=size, recompute=recompute)
 
 
 def search(evaluator: Evaluator) -> SearchResult:
@@ -124,7 +126,7 @@ def search(evaluator: Evaluator) -> SearchResult:
             for rule_id, (sizes, violation) in tally.examples.items()
         },
         ranked=_ranked([contenders.best() for contenders in grids.values()]),
-        nearest_miss=as_layout(evaluator.problem, missed[1]) if missed else None,
+        nearest_miss=as_layout(evaluator.problem, missed) if missed else None,
     )
 
 
@@ -182,7 +184,7 @@ def _gather(
             continue
         batch = view.batch(micro_batch_size)
         for recompute in list(remaining):
-            used = batch.device_used(recompute)
+            used = batch.device_used(recompute, tally.least_over_bytes)
             found = verdict(used, usable)
             if found is Verdict.EXCEEDS:
                 remaining.remove(recompute)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from planner.communication import Communication
-from planner.compute import Compute
+from planner.compute import Compute, PartSeconds
 from planner.efficiency import rates
 from planner.grid_time import GridTime
 from planner.grids import Grids
@@ -64,6 +64,7 @@ class Evaluator:
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
+        self._ends: dict[tuple[int, int], tuple[PartSeconds, PartSeconds]] = {}
 
     def with_overlap(self, overlap: Overlap) -> "Evaluator":
         """The same problem with other overlaps, kept."""
@@ -108,6 +109,14 @@ class Evaluator:
         if found is None:
             found = self._views[split] = SplitView(self.problem, split)
         return found
+
+    def ends(self, tokens: int, tp: int) -> tuple[PartSeconds, PartSeconds]:
+        """Compute of the embedding, and of the output layers and losses, of a microbatch."""
+        key = (tokens, tp)
+        if key not in self._ends:
+            heads = self.compute.head(tokens, tp).times(1 + self.problem.workload.mtp_num_layers)
+            self._ends[key] = self.compute.embedding(tokens, tp), heads
+        return self._ends[key]
 
     def groups(self, sizes: GridSizes) -> dict[str, GroupPlacement]:
         """Placement of all groups of a grid."""
@@ -219,7 +228,7 @@ class GridBatch:
     """A micro-batch on a grid: all that does not depend on the schedule or on recomputation."""
 
     def __init__(self, grid: GridView, split: SplitView, micro_batch_size: int) -> None:
-        workload, evaluator = grid.problem.workload, grid.evaluator
+        evaluator = grid.evaluator
         self.grid = grid
         self.num_microbatches = grid.num_microbatches(micro_batch_size)
         self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
@@ -231,14 +240,13 @@ class GridBatch:
         self.decided_bytes = [decided[stage] for stage in split.like]
         self._recomputed: dict[tuple[object, ...], Recomputed] = {}
         layer = self.layers.any.shape
-        head = evaluator.compute.head(layer.tokens, grid.sizes[0])
-        heads = 1 + workload.mtp_num_layers
+        embedding, heads = evaluator.ends(layer.tokens, grid.sizes[0])
         self.time = GridTime(
             layers=self.layers,
             num_microbatches=self.num_microbatches,
             once=grid.once,
-            heads=head.times(heads),
-            embedding=evaluator.compute.embedding(layer.tokens, grid.sizes[0]),
+            heads=heads,
+            embedding=embedding,
             message=grid.communication.message(layer),
             overlap=evaluator.overlap,
         )

@@ -1,6 +1,7 @@
 """One layer kind under some sizes: its shape, activations, compute and collectives, kept once."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from planner.communication import Communication, LayerCommunication
 from planner.compute import Compute, LayerSeconds
@@ -81,8 +82,7 @@ class LayerView:
 LayerCounts = tuple[tuple[LayerKind, bool, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageActivations:
+class StageActivations(NamedTuple):
     """What recomputation decides for the layers of a stage and one microbatch, in bytes."""
 
     saved: float

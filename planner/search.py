@@ -290,10 +290,17 @@ class _Referee:
         self._problem, self._tally = problem, tally
         self._rules = {level: rules_for(problem, level) for level in LEVELS}
         self._known: dict[tuple[object, ...], tuple[list[Any], Counter[str]]] = {}
+        self._pipelines: dict[tuple[int, int], str | None] = {}
 
     def refuses(self, level: str, sizes: Sizes, leaves: int) -> bool:
         """Whether a rule of the level refuses the sizes; tallies the leaves if so."""
-        broken = self._first_broken(level, sizes)
+        if level == "pipeline":
+            key = (sizes.pp, sizes.vpp)
+            if key not in self._pipelines:
+                self._pipelines[key] = self._first_broken(level, sizes)
+            broken = self._pipelines[key]
+        else:
+            broken = self._first_broken(level, sizes)
         if broken is not None:
             self._tally.counts[broken] += leaves
         return broken is not None

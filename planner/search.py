@@ -169,7 +169,9 @@ def _gather(
     """Look at the memory of every micro-batch and recomputation of a pipeline; keep what fits.
 
     While the pipeline is full, memory never falls as the micro-batch grows (tests hold it), so that
-    once a choice of recomputation exceeds the GPU, larger micro-batches are not evaluated.
+    once a choice of recomputation exceeds the GPU, larger micro-batches are not evaluated. Nor does
+    recomputation save time (tests hold it): where a layout fits without it, those with it are
+    counted and not kept.
     """
     sizes = pipeline.sizes
     assert sizes.split is not None
@@ -183,6 +185,7 @@ def _gather(
         if not remaining:
             continue
         batch = view.batch(micro_batch_size)
+        fits_without = False
         for recompute in list(remaining):
             used = batch.device_used(recompute, tally.least_over_bytes)
             found = verdict(used, usable)
@@ -191,8 +194,12 @@ def _gather(
                 tally.missed(used, sizes, micro_batch_size, recompute)
                 continue
             tally.fitting += 1
-            contenders = grids.setdefault(grid, Contenders())
-            contenders.add(found, sizes, micro_batch_size, recompute, batch)
+            if fits_without:
+                continue
+            fits_without = recompute == NO_RECOMPUTE and found is Verdict.FITS
+            if grid not in grids:
+                grids[grid] = Contenders()
+            grids[grid].add(found, sizes, micro_batch_size, recompute, batch)
 
 
 def _divisors(number: int) -> list[int]:

@@ -71,7 +71,6 @@ class LayerSeconds:
 
     @cached_property
     def _both(self) -> PartSeconds:
-        """Both parts of the layer."""
         return self.attention + self.feed_forward
 
     @cached_property

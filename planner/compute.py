@@ -8,6 +8,7 @@ and launch times are data, measured: `data/kernels/`.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from planner.efficiency import BothWays, Launch, Rates, between, host
 from planner.layer_shape import BF16, FP32, LayerShape
@@ -51,7 +52,7 @@ class PartSeconds:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerSeconds:
     """Compute of one layer and microbatch.
 
@@ -68,17 +69,19 @@ class LayerSeconds:
     up_projections: PartSeconds  # MLA's up projections, which are of `attention`
     activation: float  # forward of the experts' activation function, on the GPU
 
-    @property
+    @cached_property
+    def _both(self) -> PartSeconds:
+        return self.attention + self.feed_forward
+
+    @cached_property
     def forward(self) -> float:
         """Seconds of the forward pass."""
-        both = self.attention + self.feed_forward
-        return max(both.forward, both.forward_launch)
+        return max(self._both.forward, self._both.forward_launch)
 
-    @property
+    @cached_property
     def backward(self) -> float:
         """Seconds of the backward pass, recomputation apart."""
-        both = self.attention + self.feed_forward
-        return max(both.backward, both.backward_launch)
+        return max(self._both.backward, self._both.backward_launch)
 
     def recompute(self, recompute: Recompute, *, full: bool) -> float:
         """Seconds that recomputation adds to the backward pass."""
@@ -96,8 +99,7 @@ class LayerSeconds:
             "mla_up_proj": self.up_projections,
             "shared_experts": self.shared,
         }
-        both = self.attention + self.feed_forward
-        device, launch = both.backward, both.backward_launch
+        device, launch = self._both.backward, self._both.backward_launch
         for module in recompute.modules:
             if module in again:
                 device += again[module].forward
@@ -111,8 +113,7 @@ class LayerSeconds:
         recomputes a dispatcher waits for the GPU itself."""
         if self.is_moe and (full or recompute.feed_forward(self.is_moe)):
             return 0.0
-        both = self.attention + self.feed_forward
-        return max(0.0, both.backward_launch - both.backward)
+        return max(0.0, self._both.backward_launch - self._both.backward)
 
 
 def core_attention_flops(

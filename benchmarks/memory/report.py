@@ -322,8 +322,11 @@ one H100, 2026-11-24), which saved weights without the optimizer, was read by nv
 second: 60.12 GiB at most, in its steps, and 56.5 while it saved; its allocator had reserved 56.16
 at most, as logged after the last step. **Beside reserved it took 3.96 GiB, where {context:.2f} are
 predicted**; what it is, with no other rank there, was not read.
-Saving took no more than a step did there. What saving and loading take of a GPU is
-no term of the model, and was measured in this run only.
+Saving took no more than a step did there, and no more in a run that saved the optimizer's states
+too ([benchmarks/launch](../launch/README.md): 1.43 GiB reserved before and after it). What saving,
+loading and resuming take by the sources is in `plan --json`; `first_look_save.jsonl` has what was
+predicted of runs that are to measure it (its `load_mcore_checkpoint` counts the moments of experts
+alone twice: both optimizers' old moments are held until loading is over).
 """
 
 STEP_BY_STEP = """

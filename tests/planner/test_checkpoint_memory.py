@@ -58,12 +58,12 @@ def test_checkpoints_without_states_make_nothing_again() -> None:
         assert stage.device_used == stage.device_used_resumed
 
 
-def layout_of(case: Problem, **sizes: int) -> Layout:
-    split = even_split(case.model.num_layers, sizes.get("pp", 1))
+def layout_of(case: Problem, ep: int) -> Layout:
+    split = even_split(case.model.num_layers, 1)
     assert split is not None
     return Layout(
         world_size=case.cluster.num_gpus,
-        **sizes,
+        ep=ep,
         global_batch_size=case.workload.global_batch_size,
         recompute=Recompute(granularity="full", method="uniform", num_layers=1),
         split=split,

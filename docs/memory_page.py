@@ -87,11 +87,11 @@ The term `recomputed_layer` is what the layer builds again until its worst momen
 
 What a rank has allocated then; `plan --json` has it beside the peaks. A search does not look at
 these: a plan says where saving or resuming needs more than a GPU has, and training does not.
-`device_used_resumed` is the device use of steps after resuming, which hold the states that loading
-makes once more. That was measured in one run only, whose two steps that were done again had 0.36
-and 0.37 GiB more reserved, with moments of 0.43; what holds them was not found in the sources.
-Without optimizer states in checkpoints (`no_save_optim`) nothing is made twice, and nothing can go
-on.
+`device_used_resumed` is the device use of steps after resuming, with the states that loading makes
+once more. That was measured in one run only, whose two steps that were done again had 0.36 and 0.37
+GiB more reserved, with moments of 0.43, and is not explained: by the sources nothing holds them
+then. Without optimizer states in checkpoints (`no_save_optim`) nothing is made twice, and nothing
+can go on.
 
 {{checkpoints}}
 """

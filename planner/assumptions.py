@@ -168,7 +168,7 @@ def _of_memory(problem: Problem) -> Iterator[Assumption]:
             id="memory.resumed",
             value=ASSUMED_RESUMED_STATES,
             unit="of the moments",
-            source="held once more in steps after resuming, in one run that was measured",
+            source="reserved once more in steps after resuming: one run, not explained",
         )
 
 

@@ -39,10 +39,10 @@ HOLES_OF_LOGITS = 0.3  # of them in bf16, on the last of several stages: between
 # pipeline_parallel/schedules.py:211 warns of it).
 WAITING_WEIGHT_GRADIENTS = 0.5
 
-# Steps after resuming hold the states that loading a checkpoint made once more: a rank with 0.43
-# GiB of moments, 0.37 of them of experts, had 0.36 and 0.37 GiB more reserved when two steps were
-# done again after resuming (benchmarks/launch). Measured once; what holds them was not found in the
-# sources, by which they are gone when the first step begins.
+# Steps after resuming reserve as much more as the states that loading a checkpoint made once more:
+# a rank with 0.43 GiB of moments, 0.37 of them of experts, had 0.36 and 0.37 GiB more reserved when
+# two steps were done again (benchmarks/launch). Measured once, and not explained: by the sources
+# nothing holds these states when the first step begins.
 ASSUMED_RESUMED_STATES = 1.0
 
 # Device use less reserved of one process without NCCL: 0.69 to 0.86 GiB on 18 rows of real ranks

@@ -41,11 +41,10 @@ MESSAGES: dict[str, Message] = {
         "no_load_optim=true"
     ),
     "reason.may_not_resume": Message(
-        "it trains, but an interrupted run may not be able to go on: in the one run that was "
-        "measured, steps after resuming held the optimizer's moments once more, by which stage "
-        "{stage} takes {needed_gib} GiB where a GPU has {usable_gib}: try it before you rely on "
-        "it; a plan that takes {less_gib} GiB less can, or this one without the moments, by --set "
-        "no_load_optim=true"
+        "an interrupted run may not be able to go on: the one run that was measured reserved as "
+        "much more after resuming as the optimizer's moments take, by which stage {stage} takes "
+        "{needed_gib} GiB where a GPU has {usable_gib}; try it, or choose a plan that takes "
+        "{less_gib} GiB less, or go on without the moments, by --set no_load_optim=true"
     ),
     "reason.possible_elsewhere": Message(
         "possible with {what} ({flag}), which this stack lacks: {seconds} s a step, "

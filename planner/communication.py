@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from planner.cluster import Cluster
 from planner.collectives import Collective, collective_seconds
-from planner.compute import LayerSeconds
 from planner.dispatchers import Dispatch, allgather, alltoall, flex
+from planner.layer_seconds import LayerSeconds
 from planner.layer_shape import BF16, LayerShape
 from planner.parameters import RankParameters
 from planner.placement import GroupPlacement

@@ -7,7 +7,6 @@ that a single one does.
 """
 
 from dataclasses import dataclass, replace
-from operator import itemgetter
 
 from planner.communication import Communication
 from planner.compute import Compute
@@ -26,7 +25,6 @@ from planner.memory import (
     reserved_bytes,
     stage_memory,
 )
-from planner.memory_terms import IN_LAST_STAGE
 from planner.named_split import named_split
 from planner.offload import offload_seconds
 from planner.parameters import RankParameters
@@ -37,7 +35,7 @@ from planner.schedule import Passes, Schedule, in_flight_microbatches, simulated
 from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView
-from planner.stage_shape import Moment, StageShape, stage_shape
+from planner.stage_shape import ENDED_GRAPHS, Moment, StageShape, stage_shape
 from planner.step_time import Once, Overlap, StepTime, gradient_buckets, recipe_overlap
 from planner.workload import TunerType
 
@@ -195,15 +193,18 @@ def _fill(shape: StageShape, kept: StageActivations) -> None:
         kept.whole_checkpoints,
     )
     shape.recomputed_bytes, shape.transient_bytes = kept.recomputed, kept.transient
-    shape.layer_moment = kept.moment
+    shape.layer_moment, shape.layer_in_forward = kept.moment, kept.in_forward
+    shape.dispatcher_holds_graph = kept.holds_graph
     shape.maps_bytes, shape.checkpointed_maps_bytes = kept.maps, kept.checkpointed_maps
 
 
-def _candidates(sizes: list[tuple[Moment, float]]) -> list[tuple[Moment, float]]:
+def _candidates(shape: StageShape, sizes: list[tuple[Moment, float]]) -> list[tuple[Moment, float]]:
     """Moments at which a stage may be at its fullest, whatever the schedule adds to them: the
-    fullest of those to which it adds most, and others that are fuller before it does."""
-    most = max((each for each in sizes if each[0] in MOST_IN_FLIGHT), key=itemgetter(1))
-    return [most, *(each for each in sizes if each[1] > most[1] and each[0] not in MOST_IN_FLIGHT)]
+    fullest of those to which it adds most, those of them that it may lift above that one, and
+    others that are fuller before it does."""
+    most = max(size for moment, size in sizes if moment in MOST_IN_FLIGHT)
+    lifted = most - ENDED_GRAPHS * shape.hidden_states_bytes
+    return [each for each in sizes if each[1] > (lifted if each[0] in MOST_IN_FLIGHT else most)]
 
 
 class GridBatch:
@@ -250,20 +251,17 @@ class GridBatch:
                 (moment, decided + level_bytes(shape, "recompute", moment))
                 for moment, decided in self.decided_bytes[stage]
             ]
-            found = self._recomputed[key] = kept, _candidates(sizes)
+            found = self._recomputed[key] = kept, _candidates(shape, sizes)
         return found
 
     def _decided(self, stage: int) -> list[tuple[Moment, float]]:
-        """What is there at the decisive moments whatever is recomputed and kept in flight: of those
-        in the output layer, which differ in nothing else, at the fuller one."""
+        """What is there at the decisive moments whatever is recomputed and kept in flight."""
         shape, static = self.shapes[stage], self.grid.static_bytes[stage]
         sizes = {
             moment: static[moment] + level_bytes(shape, "batch", moment)
             for moment in self.grid.evaluator.decisive
             if passes(shape, moment)
         }
-        if shape.is_last:
-            sizes.pop(min(IN_LAST_STAGE, key=sizes.__getitem__))
         return list(sizes.items())
 
     def _shape(self, stage: int, counts: LayerCounts) -> StageShape:

@@ -91,6 +91,8 @@ class StageActivations:
     recomputed: float  # of the layer that needs most beside what is kept
     transient: float  # of that layer
     moment: str  # when it needs most; empty without layers
+    in_forward: bool  # whether that is in a forward pass, and not in one that is done again
+    holds_graph: bool  # whether a token dispatcher holds a microbatch's graph to its beginning
     maps: float  # that token dispatchers hold
     checkpointed_maps: float  # of those in recomputed layers
     checkpoints: float  # inputs that sparse layers, or their experts, are recomputed from
@@ -100,21 +102,22 @@ class StageActivations:
 
 def _worst_layer(
     layers: list[tuple[int, bool, bool, LayerActivations]], chunks: int
-) -> tuple[float, float, str]:
-    """What the layer that needs most has built again and has for a moment, and that moment.
+) -> tuple[float, float, str, bool]:
+    """What the layer that needs most has built again and has for a moment, that moment, and whether
+    it is in a forward pass.
 
     Layers that are recomputed as a whole come first in a chunk: when it is their turn, what the
     others of their chunk kept of the microbatch is gone.
     """
     others = sum(count * kept.saved for count, full, _, kept in layers if not full) / chunks
     needs = [
-        (kept.recomputed, kept.transient - (others if full else 0), kept.moment)
+        (kept.recomputed, kept.transient - (others if full else 0), kept.moment, kept.in_forward)
         for _, full, _, kept in layers
     ]
     if not needs:
-        return 0.0, 0.0, ""
-    recomputed, transient, moment = max(needs, key=lambda need: need[0] + need[1])
-    return recomputed + min(0.0, transient), max(0.0, transient), moment
+        return 0.0, 0.0, "", False
+    recomputed, transient, moment, in_forward = max(needs, key=lambda need: need[0] + need[1])
+    return recomputed + min(0.0, transient), max(0.0, transient), moment, in_forward
 
 
 class LayerSet:
@@ -163,13 +166,15 @@ class LayerSet:
         ]
         sparse = [(count, full, kept) for count, full, again, kept in layers if again and kept.maps]
         checkpoints = sum(count * kept.checkpoint for count, _, kept in sparse)
-        recomputed, transient, moment = _worst_layer(layers, chunks)
+        recomputed, transient, moment, in_forward = _worst_layer(layers, chunks)
         return StageActivations(
             saved=sum(count * kept.saved for count, *_, kept in layers),
             whole_layers=any(full for _, full, *_ in layers),
             recomputed=recomputed,
             transient=transient,
             moment=moment,
+            in_forward=in_forward,
+            holds_graph=any(kept.maps and not again for _, _, again, kept in layers),
             maps=sum(count * kept.maps for count, *_, kept in layers),
             checkpointed_maps=sum(count * kept.maps for count, _, kept in sparse),
             checkpoints=checkpoints,
@@ -305,6 +310,7 @@ class LayerViews:
             cp=cp,
             imbalance=imbalance,
             lora=self._lora,
+            adapter_rank=self._problem.workload.lora_rank if self._lora else 0,
             packed=self._problem.workload.packing,
             flash_attention=self._problem.stack.attention_backend == "flash",
             fused_gradients=self._fused_gradients,

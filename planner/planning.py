@@ -160,10 +160,9 @@ def _memory_to_json(memory: StageMemory) -> dict[str, Any]:
 
 
 def _time_to_json(time: StepTime, straggler: float) -> dict[str, Any]:
-    of_which = {"busiest_expert_rank": straggler} if straggler else {}
     return {
         **time.by_category(),
         "total": time.total,
         "hidden": time.hidden(),
-        "of_which": of_which,
+        "of_which": {"busiest_expert_rank": straggler},
     }

@@ -1,6 +1,6 @@
 """Seconds of the collectives of a layout: of its layers, between stages, of data parallelism."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.cluster import Cluster
 from planner.collectives import Collective, collective_seconds
@@ -19,8 +19,7 @@ from planner.step_time import Overlap, exposed_seconds
 MOST_HIDDEN_EXPERTS = 0.45
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchanged:
+class Exchanged(NamedTuple):
     """Seconds of the collectives of one layer and microbatch by cause, in one direction: what is
     seen of them, and what compute covers."""
 
@@ -37,16 +36,14 @@ class Exchanged:
         return self.tp + self.ep + self.cp
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerCommunication:
+class LayerCommunication(NamedTuple):
     """Collectives of one layer and microbatch; those that recomputation runs again are backward."""
 
     forward: Exchanged
     backward: Exchanged
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cover:
+class _Cover(NamedTuple):
     """Seconds of compute, in one direction, that communication may hide behind."""
 
     attention: float

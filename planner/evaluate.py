@@ -7,9 +7,10 @@ that a single one does.
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from planner.communication import Communication
-from planner.compute import Compute
+from planner.compute import Compute, PartSeconds
 from planner.efficiency import rates
 from planner.grid_time import GridTime
 from planner.grids import Grids
@@ -31,7 +32,7 @@ from planner.parameters import RankParameters
 from planner.placement import GroupPlacement, place
 from planner.precision import state_bytes
 from planner.problem import Problem
-from planner.schedule import Passes, Schedule, in_flight_microbatches, simulated_seconds
+from planner.schedule import Passes, Schedule, simulated_seconds
 from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView
@@ -63,6 +64,7 @@ class Evaluator:
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
+        self._ends: dict[tuple[int, int], tuple[PartSeconds, PartSeconds]] = {}
 
     def with_overlap(self, overlap: Overlap) -> "Evaluator":
         """The same problem with other overlaps, kept."""
@@ -77,7 +79,7 @@ class Evaluator:
         view = self.split_view(split)
         key = (sizes, view.layers_by_stage, dispatcher)
         if key not in self._grids:
-            self._grids[key] = GridView(self, sizes, split, dispatcher)
+            self._grids[key] = GridView(self, sizes, view, dispatcher)
         return PipelineView(self._grids[key], view)
 
     def batch(self, layout: Layout) -> "BatchView":
@@ -103,9 +105,18 @@ class Evaluator:
 
     def split_view(self, split: PipelineSplit) -> "SplitView":
         """Layer counts of a split."""
-        if split not in self._views:
-            self._views[split] = SplitView(self.problem, split)
-        return self._views[split]
+        found = self._views.get(split)
+        if found is None:
+            found = self._views[split] = SplitView(self.problem, split)
+        return found
+
+    def ends(self, tokens: int, tp: int) -> tuple[PartSeconds, PartSeconds]:
+        """Compute of the embedding, and of the output layers and losses, of a microbatch."""
+        key = (tokens, tp)
+        if key not in self._ends:
+            heads = self.compute.head(tokens, tp).times(1 + self.problem.workload.mtp_num_layers)
+            self._ends[key] = self.compute.embedding(tokens, tp), heads
+        return self._ends[key]
 
     def groups(self, sizes: GridSizes) -> dict[str, GroupPlacement]:
         """Placement of all groups of a grid."""
@@ -121,7 +132,7 @@ class GridView:
     """A grid with so many layers on every stage: parameters and what follows from them."""
 
     def __init__(
-        self, evaluator: Evaluator, sizes: GridSizes, split: PipelineSplit, dispatcher: str
+        self, evaluator: Evaluator, sizes: GridSizes, split: SplitView, dispatcher: str
     ) -> None:
         problem = evaluator.problem
         self.evaluator, self.problem, self.sizes = evaluator, problem, sizes
@@ -132,13 +143,19 @@ class GridView:
         self.communication = Communication(
             problem.cluster, self.groups, evaluator.overlap, dispatcher
         )
-        layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
-        self.shapes = [stage_shape(problem, layout, stage, evaluator.states) for stage in range(pp)]
-        self.static_bytes = [
-            {moment: level_bytes(shape, "pipeline", moment) for moment in evaluator.decisive}
-            for shape in self.shapes
-        ]
-        self.once = [self._once(shape) for shape in self.shapes]
+        layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split.split)
+        shapes = {
+            stage: stage_shape(problem, layout, stage, evaluator.states) for stage in split.unlike
+        }
+        static_bytes = {
+            stage: {moment: level_bytes(shape, "pipeline", moment) for moment in evaluator.decisive}
+            for stage, shape in shapes.items()
+        }
+        once = {stage: self._once(shape) for stage, shape in shapes.items()}
+        # By stage; like stages share them.
+        self.shapes = [shapes[stage] for stage in split.like]
+        self.static_bytes = [static_bytes[stage] for stage in split.like]
+        self.once = [once[stage] for stage in split.like]
         self._batches: dict[int, GridBatch] = {}
 
     def num_microbatches(self, micro_batch_size: int) -> int:
@@ -211,24 +228,25 @@ class GridBatch:
     """A micro-batch on a grid: all that does not depend on the schedule or on recomputation."""
 
     def __init__(self, grid: GridView, split: SplitView, micro_batch_size: int) -> None:
-        workload, evaluator = grid.problem.workload, grid.evaluator
+        evaluator = grid.evaluator
         self.grid = grid
         self.num_microbatches = grid.num_microbatches(micro_batch_size)
         self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
         self.skewed = any(view.imbalanced is not view.shape for view in self.layers.views.values())
-        stages = range(len(grid.shapes))
-        self.shapes = [self._shape(each, split.layers_by_stage[each]) for each in stages]
-        self.decided_bytes = [self._decided(stage) for stage in stages]
+        shapes = {each: self._shape(each, split.layers_by_stage[each]) for each in split.unlike}
+        # By stage; like stages share them.
+        self.shapes = [shapes[stage] for stage in split.like]
+        decided = {stage: self._decided(stage) for stage in split.unlike}
+        self.decided_bytes = [decided[stage] for stage in split.like]
         self._recomputed: dict[tuple[object, ...], Recomputed] = {}
         layer = self.layers.any.shape
-        head = evaluator.compute.head(layer.tokens, grid.sizes[0])
-        heads = 1 + workload.mtp_num_layers
+        embedding, heads = evaluator.ends(layer.tokens, grid.sizes[0])
         self.time = GridTime(
             layers=self.layers,
             num_microbatches=self.num_microbatches,
             once=grid.once,
-            heads=head.times(heads),
-            embedding=evaluator.compute.embedding(layer.tokens, grid.sizes[0]),
+            heads=heads,
+            embedding=embedding,
             message=grid.communication.message(layer),
             overlap=evaluator.overlap,
         )
@@ -286,13 +304,7 @@ class PipelineView:
 
     def schedule(self, num_microbatches: int) -> Schedule:
         """The schedule of so many microbatches."""
-        split, settings = self.split.split, self.grid.problem.settings
-        return Schedule(
-            num_stages=split.num_stages,
-            num_virtual_stages=split.num_virtual_stages,
-            num_microbatches=num_microbatches,
-            group=settings.microbatch_group_size_per_vp_stage or split.num_stages,
-        )
+        return self.split.schedule(num_microbatches)
 
     def batch(self, micro_batch_size: int) -> "BatchView":
         """The view of a micro-batch size."""
@@ -307,19 +319,11 @@ class BatchView:
         self._batch, self._grid, self._split = batch, batch.grid, split
         self._layers, self._schedule = batch.layers, schedule
         self.num_microbatches = batch.num_microbatches
-        self._in_flight = [
-            in_flight_microbatches(
-                schedule.num_stages,
-                schedule.num_virtual_stages,
-                schedule.num_microbatches,
-                stage,
-                schedule.group,
-            )
-            for stage in range(schedule.num_stages)
-        ]
+        self._in_flight = schedule.in_flight
 
-    def device_used(self, recompute: Recompute) -> float:
-        """Device memory of the fullest stage, in bytes: what decides fit."""
+    def device_used(self, recompute: Recompute, limit: float = inf) -> float:
+        """Device memory of the fullest stage, in bytes: what decides fit. Where that is above a
+        limit, of the first stage that is."""
         batch, most = self._batch, 0.0
         counts, chunks = self._split.counts(recompute), self._schedule.num_virtual_stages
         for stage in self._split.decisive:
@@ -335,6 +339,8 @@ class BatchView:
             reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
             if reserved > most:
                 most = reserved
+                if device_used(most) > limit:
+                    break
         return device_used(most)
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:

@@ -1,6 +1,7 @@
 """One layer kind under some sizes: its shape, activations, compute and collectives, kept once."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from planner.communication import Communication, LayerCommunication
 from planner.compute import Compute
@@ -82,8 +83,7 @@ class LayerView:
 LayerCounts = tuple[tuple[LayerKind, bool, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageActivations:
+class StageActivations(NamedTuple):
     """What recomputation decides for the layers of a stage and one microbatch, in bytes."""
 
     saved: float
@@ -164,22 +164,34 @@ class LayerSet:
             )
             for kind, full, count in counts
         ]
-        sparse = [(count, full, kept) for count, full, again, kept in layers if again and kept.maps]
-        checkpoints = sum(count * kept.checkpoint for count, _, kept in sparse)
+        saved = maps = checkpointed_maps = 0.0
+        checkpoints = whole_checkpoints = checkpoint = 0.0
+        whole_layers = holds_graph = False
+        for count, full, again, kept in layers:
+            saved += count * kept.saved
+            maps += count * kept.maps
+            whole_layers = whole_layers or full
+            if kept.maps and not again:
+                holds_graph = True
+            elif kept.maps:
+                checkpointed_maps += count * kept.maps
+                checkpoints += count * kept.checkpoint
+                whole_checkpoints += count * kept.checkpoint * full
+                checkpoint = max(checkpoint, kept.checkpoint)
         recomputed, transient, moment, in_forward = _worst_layer(layers, chunks)
         return StageActivations(
-            saved=sum(count * kept.saved for count, *_, kept in layers),
-            whole_layers=any(full for _, full, *_ in layers),
+            saved=saved,
+            whole_layers=whole_layers,
             recomputed=recomputed,
             transient=transient,
             moment=moment,
             in_forward=in_forward,
-            holds_graph=any(kept.maps and not again for _, _, again, kept in layers),
-            maps=sum(count * kept.maps for count, *_, kept in layers),
-            checkpointed_maps=sum(count * kept.maps for count, _, kept in sparse),
+            holds_graph=holds_graph,
+            maps=maps,
+            checkpointed_maps=checkpointed_maps,
             checkpoints=checkpoints,
-            whole_checkpoints=sum(count * kept.checkpoint for count, full, kept in sparse if full),
-            checkpoint=max((kept.checkpoint for *_, kept in sparse), default=0.0),
+            whole_checkpoints=whole_checkpoints,
+            checkpoint=checkpoint,
         )
 
     def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:

@@ -5,6 +5,7 @@ for messages from `planner.schedule`. Nothing overlaps but what `hidden` names.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from planner.parameters import RankParameters
 from planner.recipe import Recipe
@@ -84,8 +85,7 @@ def gradient_buckets(parameters: RankParameters, ranks: int) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
+class Around(NamedTuple):
     """Exposed seconds of what a stage does once a step, by when it does it."""
 
     ready: float  # before its first input may come

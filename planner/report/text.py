@@ -50,6 +50,8 @@ def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str
         force_terminal=color,
         no_color=not color,
         highlight=False,
+        markup=False,
+        emoji=False,
         soft_wrap=False,
     )
     _print_header(answer, out)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from planner.communication import Exchanged
-from planner.compute import PartSeconds
+from planner.layer_seconds import PartSeconds
 from planner.layer_view import LayerCounts, LayerSet
 from planner.layout import Recompute
 from planner.schedule import Passes, Schedule

@@ -329,14 +329,23 @@ class Compute:
         return products + self._passes(self._between.head, elements, [(1, self._host.head)])
 
     def embedding(self, tokens: int, tp: int) -> PartSeconds:
-        """Embedding of a microbatch, and what the host does for each one."""
+        """Embedding of a microbatch."""
         elements = self._model.hidden_size * self._model.vocab_size / tp
         gradient = (
             0.0 if self._lora else elements * (self._gradient_seconds + 3 * self._pass_seconds)
         )
-        always = MILLI * self._rates.launch * self._host.microbatch.forward
         looked_up = 2 * tokens * self._model.hidden_size * self._pass_seconds
-        return PartSeconds(forward=always + looked_up, backward=gradient, forward_launch=always)
+        return PartSeconds(forward=looked_up, backward=gradient)
+
+    @property
+    def batch(self) -> float:
+        """Seconds that the host takes to make a batch, while the GPU waits.
+
+        Every chunk of every stage makes its own for each microbatch (ms-swift 4.6.0,
+        swift/megatron/trainers/trainer.py:134 forward_step, which megatron-core's schedules call
+        for each chunk).
+        """
+        return MILLI * self._rates.launch * self._host.batch.forward
 
     def optimizer(self, elements: float) -> float:
         """Adam on `elements` fp32 states: reads and writes weights and moments, reads gradients."""

@@ -108,7 +108,7 @@ class Host(StrictModel):
     adapter: Launch
     expert_adapter: Launch
     head: Launch
-    microbatch: Launch
+    batch: Launch
     again: Again
 
 

@@ -248,6 +248,7 @@ class GridBatch:
             once=grid.once,
             heads=heads,
             embedding=embedding,
+            batch=evaluator.compute.batch,
             message=grid.communication.message(layer),
             overlap=evaluator.overlap,
         )

@@ -28,8 +28,11 @@ from planner.workload import ASSUMED_ROUTING_IMBALANCE, TunerType, Workload
 
 FOLDER = Path(__file__).parent
 CARDS = {"H100": FOLDER / "one_h100.jsonl", "H200": FOLDER / "one_h200.jsonl"}
+LATER = FOLDER / "later.jsonl"  # by condense.py
+RUNS = FOLDER / "runs"  # that the later rows are of
 STREAMING = FOLDER / "streaming.json"
 LAYERS = 4
+BESIDE_TORCH = ("cuda_context", "nccl")  # terms of a GPU that torch does not count
 
 PAGE = """\
 # Conversions, measured
@@ -88,7 +91,7 @@ nothing was fitted to. Not measured on a GPU: several ranks, LoRA's way back, th
 logits, `swift export --to_hf` (tests do all of these with small models on CPUs, where memory tells
 nothing).
 
-## Where the time goes
+{later}## Where the time goes
 
 Seconds on the H100, read off a line of samples a second and the logs.
 
@@ -121,6 +124,30 @@ page cache, beside reading the same files and doing nothing.
 """
 
 
+LATER_PAGE = """\
+## Several GPUs, LoRA, logits, and the way back by `swift export`
+
+A Qwen3-MoE of 2 layers at the same widths ({weights:.1f} GiB) on two NVIDIA H200, the same software
+(2026-11-30). What ran beside each other shared processors and disk: the seconds are those of a busy
+machine. Two GPUs stand for one node of two; with two GPUs memory is that of the fullest rank, and
+the host's that of both.
+
+{head}
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{rows}
+
+`ADAPTER=1` is predicted without the file of the merged model, `TEST_CONVERT_PRECISION=1` with a
+second model on the GPU, and then on the host, and without a copy to be saved: as it was run, it
+saves nothing. The seconds of `SMOKE=1` hold the answer too, which is not predicted.
+
+{verdicts}
+"""
+LATER_HEAD = (
+    "| run | script | GPU GiB | predicted | | of it torch | predicted | | host GiB | predicted |"
+    " | seconds | predicted |"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """Bytes of a GPU and of the host at their fullest, and seconds where they are predicted."""
@@ -128,6 +155,62 @@ class Prediction:
     gpu: float
     host: float
     seconds: float | None
+    torch: float | None = None  # what torch reserves of `gpu`
+
+
+def later() -> list[dict[str, Any]]:
+    """The scripts that were measured later, of several runs."""
+    if not LATER.exists():
+        return []
+    return [json.loads(line) for line in LATER.read_text("utf-8").splitlines()]
+
+
+def run_of(row: dict[str, Any]) -> Run:
+    """The run whose script a later row is of."""
+    content = json.loads((RUNS / f"{row['run']}.json").read_text("utf-8"))
+    return Run.from_json(content, origin=row["run"])
+
+
+def later_prediction(row: dict[str, Any]) -> Prediction:
+    """What is predicted for a later row."""
+    run = run_of(row)
+    if row["kind"] == "training":
+        return later_training(run)
+    plan = conversion_plan(run)
+    way = next(
+        way
+        for way in (*plan.there, *plan.back)
+        if (way.kind.value, way.direction.value) == (row["kind"], row["direction"])
+    )
+    beside = sum(way.gpu_memory_bytes.get(term, 0) for term in BESIDE_TORCH)
+    gpu, host = way.gpu_total, way.host_total
+    if row["script"].startswith("ADAPTER=1"):
+        host -= way.host_memory_bytes["unwritten_file"]
+    if row["script"].startswith("TEST_CONVERT_PRECISION=1"):  # as it was run, nothing is saved
+        gpu += plan.precision_bytes
+        host += plan.precision_bytes - way.host_memory_bytes["staged_weights"]
+    seconds = sum(way.seconds.values())
+    return Prediction(gpu=gpu, host=host, seconds=seconds, torch=gpu - beside)
+
+
+def later_training(run: Run) -> Prediction:
+    """What `plan` predicts for the training of a later run."""
+    assert run.asked is not None
+    machines = run.machines
+    cluster = load_topology(run.asked.topology, machines.num_nodes, machines.gpus_per_node)
+    problem = Problem(
+        model=run.model,
+        cluster=cluster,
+        workload=run.asked.workload,
+        stack=run.stack,
+        recipe=run.recipe,
+        settings=run.asked.settings,
+    )
+    plan = make_plan(Evaluator(problem), run.plan.layout)
+    fullest = max((stage.memory_bytes for stage in plan.stages), key=lambda m: m["device_used"])
+    host = max(plan.host_memory_bytes.values())
+    gpu, torch = fullest["device_used"], fullest["peak_reserved"]
+    return Prediction(gpu=gpu, host=host, seconds=None, torch=torch)
 
 
 def measured() -> list[dict[str, Any]]:
@@ -191,8 +274,10 @@ def predicted_training() -> Prediction:
     return Prediction(gpu=fullest, host=max(plan.host_memory_bytes.values()), seconds=None)
 
 
-def _cells(measured_gib: float, predicted_bytes: float) -> list[str]:
+def _cells(measured_gib: float | None, predicted_bytes: float | None) -> list[str]:
     """A measured amount, the predicted one, and by how much that is off."""
+    if predicted_bytes is None or measured_gib is None:
+        return ["" if measured_gib is None else f"{measured_gib:.2f}", "", ""]
     gib = predicted_bytes / GIB
     return [f"{measured_gib:.2f}", f"{gib:.2f}", f"{gib / measured_gib - 1:+.1%}"]
 
@@ -202,6 +287,22 @@ def _row(row: dict[str, Any], expected: Prediction) -> str:
         row["gpu"],
         f"`{row['script']}`",
         *_cells(row["gpu_used_gib"], expected.gpu),
+        *_cells(row["host_gib"], expected.host),
+        f"{row['seconds']:.0f}",
+        "" if expected.seconds is None else f"{expected.seconds:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _later_row(row: dict[str, Any]) -> str:
+    expected, run = later_prediction(row), run_of(row)
+    tuner = str(run.plan.args["tuner_type"])
+    gpus = 1 if row["kind"] == "swift export" else run.plan.layout.world_size
+    cells = [
+        f"{tuner}, {gpus} GPU" + ("s" if gpus > 1 else ""),
+        f"`{row['script']}`",
+        *_cells(row["gpu_used_gib"], expected.gpu),
+        *_cells(row["gpu_reserved_gib"], expected.torch),
         *_cells(row["host_gib"], expected.host),
         f"{row['seconds']:.0f}",
         "" if expected.seconds is None else f"{expected.seconds:.0f}",
@@ -238,6 +339,32 @@ def _terms() -> list[str]:
     ]
 
 
+def _later_verdict(row: dict[str, Any]) -> str:
+    """What was found about a later row, as a line of a list; "" for nothing."""
+    found = []
+    if row["status"]:
+        found.append(f"it ended with {row['status']}")
+    if row["verified"]:
+        found.append(f"`moe-convert verify`: {row['verified']}")
+    if row["mean_difference_of_logits"] is not None:
+        apart = row["mean_difference_of_logits"]
+        found.append(f"the logits of both sides differ by {apart:.1e} on average, in fp32")
+    return f"- {row['name']}, `{row['script']}`: {'; '.join(found)}.\n" if found else ""
+
+
+def later_page() -> str:
+    """The part of the page about the later rows; empty where there are none."""
+    rows = later()
+    if not rows:
+        return ""
+    return LATER_PAGE.format(
+        head=LATER_HEAD,
+        weights=conversion_plan(run_of(rows[0])).weights_bytes / GIB,
+        rows="\n".join(map(_later_row, rows)),
+        verdicts="".join(map(_later_verdict, rows)),
+    )
+
+
 def page() -> str:
     """The text of README.md."""
     rows, ways = measured(), predicted()
@@ -247,6 +374,7 @@ def page() -> str:
         weights=conversion_plan(run_of_the_measurement()).weights_bytes / GIB,
         rows="\n".join(_row(row, ways[row["kind"], row["direction"]]) for row in rows),
         parts="\n".join(_parts(row) for row in rows if "parts" in row),
+        later=later_page(),
         forked=training["processes_anonymous_gib"],
         anonymous=training["host_anonymous_gib"],
         terms="\n".join(_terms()),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.findings import Finding, damage, doubt
-from convert.hf_folder import HfFolder, read_json_object
+from convert.hf_folder import CONFIG, HfFolder, read_json_object
 from planner.errors import UsageError
 from planner.model_config import model_spec_from_config
 from planner.model_spec import ModelSpec
@@ -25,6 +25,25 @@ def model_of(path: Path, config: dict[str, Any]) -> ModelSpec | None:
         return model_spec_from_config(config, name=path.name, origin=str(path))
     except UsageError:
         return None
+
+
+# What is wrong with a config.json itself, and not with what of it is known here.
+_SPOILED = (
+    "config.not_object",
+    "config.missing_field",
+    "config.bad_field",
+    "config.inconsistent",
+)
+
+
+def spoiled_config(path: Path, config: dict[str, Any]) -> Finding | None:
+    """What makes a config.json the config of no model; None for one that is just not known."""
+    try:
+        model_spec_from_config(config, name=path.name, origin=CONFIG)
+    except UsageError as error:
+        if error.message_id in _SPOILED:
+            return damage("bad_config", reason=str(error).removeprefix(f"{CONFIG}: "))
+    return None
 
 
 def carried_files(path: Path, source: Path | None) -> Iterator[Finding]:

@@ -19,9 +19,10 @@ def same_tensors(
     tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], *, ignored: Iterable[str] = ()
 ) -> Iterator[Finding]:
     """Names and shapes that are not those of the source."""
-    for name in sorted(source.keys() - tensors.keys() - set(ignored)):
+    unneeded = set(ignored)
+    for name in sorted(source.keys() - tensors.keys() - unneeded):
         yield damage("not_of_source", tensor=name)
-    for name in sorted(tensors.keys() - source.keys()):
+    for name in sorted(tensors.keys() - source.keys() - unneeded):
         yield damage("more_than_source", tensor=name)
     for name in sorted(tensors.keys() & source.keys()):
         if tensors[name].shape != source[name].shape:

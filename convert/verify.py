@@ -9,11 +9,12 @@ from pathlib import Path
 
 from convert.adapters import Adapter, misplaced, not_merged, read_adapter
 from convert.carried import carried_files, model_of, other_model
-from convert.comparison import same_tensors, unequal, unrelated
-from convert.expected import expected_shapes, mtp_prefixes
+from convert.comparison import unequal, unrelated
+from convert.expected import mtp_prefixes
 from convert.findings import DamagedFileError, Finding, Verification, damage
-from convert.hf_folder import CONFIG, SCALE, HfFolder, read_config, read_hf_folder
+from convert.hf_folder import CONFIG, HfFolder, read_config, read_hf_folder
 from convert.initial import can_tell, initial_deviations, is_drawn, left_at_start
+from convert.names import check_names
 from convert.safetensors_file import Tensor
 from convert.torch_dist import TorchDist, read_torch_dist, stored_numbers
 from convert.values import content, difference
@@ -21,10 +22,6 @@ from planner.model_spec import ModelSpec
 from planner.parameters import model_parameters
 
 WORKERS = 4  # each holds a piece or two: reading and looking overlap
-
-# What config.json calls the types, and what safetensors does.
-DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-PACKED = {"_blocks", "_scales"}  # what stands in the place of a weight in mxfp4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +54,7 @@ def verify_hf(
     result = Verification(checkpoint=str(path), kind="hugging-face")
     result.findings += folder.findings
     result.checks.append("files: lengths, headers and the index")
-    _names(folder, origin, result)
+    check_names(folder, origin, result)
     result.findings += carried_files(path, source)
     result.checks.append("config, tokenizer and settings of generation")
     if origin is not None:
@@ -97,69 +94,6 @@ def verify_torch_dist(path: Path, *, source: Path | None = None) -> Verification
 
 
 # -- Hugging Face's format ---------------------------------------------------------------------
-
-
-def _names(folder: HfFolder, origin: HfFolder | None, result: Verification) -> None:
-    """Holds names, shapes and types against config.json, and against the source."""
-    model = model_of(folder.path, folder.config)
-    expected = expected_shapes(model) if model else None
-    if model is None or expected is None:
-        named = folder.config.get("model_type")
-        result.not_checked.append(f"names of tensors: those of {named} models are not known")
-    else:
-        result.findings += _unexpected(folder, model, expected)
-        result.checks.append(f"names and shapes: those of the {model.model_type} of config.json")
-    if origin is not None:
-        known = {finding.values.get("tensor") for finding in result.findings}
-        ignored = _quantised(origin.tensors) | folder.lost
-        found = same_tensors(folder.tensors, origin.tensors, ignored=ignored)
-        result.findings += (each for each in found if each.values["tensor"] not in known)
-        result.checks.append("names and shapes: those of the source")
-    result.findings += _types(folder)
-
-
-def _unexpected(
-    folder: HfFolder, model: ModelSpec, expected: dict[str, tuple[int, ...]]
-) -> Iterator[Finding]:
-    prefixes = tuple(mtp_prefixes(model))
-    there = folder.tensors.keys() - _quantised(folder.tensors)
-    packed = {name[: -len(end)] for name in folder.tensors for end in PACKED if name.endswith(end)}
-    missing = expected.keys() - there - packed - folder.lost
-    of_mtp = {name for name in missing if name.startswith(prefixes)} if prefixes else set()
-    if of_mtp and not any(name.startswith(prefixes) for name in there):
-        yield damage("missing_mtp", layers=len(prefixes), tensors=len(of_mtp))
-        missing -= of_mtp
-    for name in sorted(missing):
-        yield damage("missing_tensor", tensor=name, shape=list(expected[name]))
-    for name in sorted(there - expected.keys()):
-        values = {"tensor": name, "shape": list(folder.tensors[name].shape)}
-        yield damage("stray_tensor", **values, model_type=model.model_type)
-    for name in sorted(there & expected.keys()):
-        if folder.tensors[name].shape != expected[name]:
-            shapes = {"shape": list(folder.tensors[name].shape), "wanted": list(expected[name])}
-            yield damage("shape", tensor=name, **shapes)
-
-
-def _quantised(tensors: dict[str, Tensor]) -> set[str]:
-    """Scales of quantised weights, and weights that are packed with theirs."""
-    scales = {name for name in tensors if name.endswith(SCALE)}
-    scales = {name for name in scales if name[: -len(SCALE)] in tensors}
-    return scales | {name for name in tensors if name.endswith(tuple(PACKED))}
-
-
-def _types(folder: HfFolder) -> Iterator[Finding]:
-    """Matrices of another type than config.json says; quantised ones are what they are.
-
-    One row is no matrix: biases of experts, which stay in fp32, have that shape too.
-    """
-    named = folder.config.get("dtype", folder.config.get("torch_dtype"))
-    wanted = DTYPES.get(str(named))
-    if wanted is None or "quantization_config" in folder.config:
-        return
-    for tensor in folder.tensors.values():
-        is_matrix = len(tensor.shape) > 1 and tensor.shape[0] > 1
-        if is_matrix and tensor.dtype != wanted:
-            yield damage("dtype", tensor=tensor.name, dtype=tensor.dtype, wanted=wanted)
 
 
 def _numbers(

@@ -41,6 +41,7 @@ MESSAGES: dict[str, Message] = {
         "model.safetensors.index.json is not the index of a model: {reason}", _AGAIN
     ),
     "convert.missing_file": Message("{file} is named by the index and is not there", _FETCH),
+    "convert.empty": Message("there is no tensor in {file}", _AGAIN),
     "convert.stray_file": Message(
         "{file} holds weights and the index does not name it", "remove it if it is of another run"
     ),
@@ -51,6 +52,9 @@ MESSAGES: dict[str, Message] = {
         "{tensor} is in {file} and the index does not say so: nothing will load it", _AGAIN
     ),
     "convert.bad_file": Message("{file} cannot be used: {reason}", _FETCH),
+    "convert.bad_config": Message(
+        "config.json describes no model: {reason}", "copy it from the model that the weights are of"
+    ),
     "convert.not_carried": Message("{file} of the source is not here", "copy it from the source"),
     "convert.no_tokenizer": Message(
         "there is no tokenizer: none of {wanted}", "copy the tokenizer's files from the model"

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from convert.findings import Finding, damage
-from convert.hf_folder import ADAPTER_CONFIG, HfFolder, read_hf_folder
+from convert.findings import Finding, damage, doubt
+from convert.hf_folder import ADAPTER_CONFIG, CONFIG, HfFolder, read_hf_folder
 from convert.safetensors_file import DTYPE_BYTES, Tensor
 from convert.values import Array, as_float32, difference, head, to_bfloat16
 from planner.errors import UsageError
 
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
+SECOND = ".lora_B."
 BLOCK_ELEMENTS = 2**21  # of a weight, at once in memory
 # An adapter in bfloat16 is rounded twice on its way into the weight: each time by half of 2^-8.
 PRODUCT_ERROR = 2**-7
@@ -37,6 +38,11 @@ class Adapter:
     pairs: dict[str, tuple[Tensor, Tensor]]  # A (r x in) and B (out x r)
     findings: tuple[Finding, ...]
     others: tuple[str, ...]  # tensors that are no pair: whole modules that were trained
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds an adapter in PEFT's format and no model."""
+    return (path / ADAPTER_CONFIG).exists() and not (path / CONFIG).exists()
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -76,6 +82,23 @@ def read_adapter(path: Path) -> Adapter:
 
 def _scaling(config: dict[str, Any], alpha: float, rank: int) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def zeros_of_adapters(findings: list[Finding], looked_at: list[str]) -> Iterator[Finding]:
+    """Findings about tensors that were looked at, but those about second matrices of adapters that
+    are zeros: they start so, and stay so where no token came. All of them are doubted, once."""
+
+    def is_second(name: str) -> bool:
+        return SECOND in name
+
+    zeros = [
+        finding
+        for finding in findings
+        if finding.id == "convert.all_zero" and is_second(finding.values["tensor"])
+    ]
+    yield from (finding for finding in findings if finding not in zeros)
+    if zeros and len(zeros) == len([name for name in looked_at if is_second(name)]):
+        yield doubt("adapter_not_trained", matrices=len(zeros))
 
 
 def misplaced(adapter: Adapter, base: dict[str, Tensor]) -> Iterator[Finding]:

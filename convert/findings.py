@@ -64,7 +64,7 @@ class Verification:
     """What was checked of a checkpoint, how much of it, and what was found."""
 
     checkpoint: str
-    kind: str  # "hugging-face" or "torch_dist"
+    kind: str  # "hugging-face", "adapter" or "torch_dist"
     checks: list[str] = field(default_factory=list)  # what was checked, as sentences
     not_checked: list[str] = field(default_factory=list)  # what was not, and why
     findings: list[Finding] = field(default_factory=list)

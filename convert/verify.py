@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from convert.adapters import Adapter, misplaced, not_merged, read_adapter
+from convert.adapters import Adapter, misplaced, not_merged, read_adapter, zeros_of_adapters
 from convert.carried import carried_files, model_of, other_model
 from convert.comparison import unequal, unrelated
 from convert.expected import mtp_prefixes
@@ -80,16 +80,50 @@ def verify_torch_dist(path: Path, *, source: Path | None = None) -> Verification
     weights = [one for one in checkpoint.tensors.values() if one.is_parameter]
     result.tensors = len(weights)
     result.parameters = sum(prod(one.shape) for one in weights)
-    if source is None:
+    if weights and all(one.is_adapter for one in weights):
+        result.not_checked.append("parameters: it holds an adapter alone, and no model")
+    elif source is None:
         result.not_checked.append("parameters: give --source, the model, to have them counted")
     else:
         _count(result, checkpoint, source)
     broken = {finding.values.get("file") for finding in checkpoint.findings}
     pieces = list(_stored(checkpoint, broken, result))
     result.bytes_read = sum(piece.size for piece in pieces)
-    for look in _look_at_all(pieces, lambda piece: _look(piece, ())):
-        result.findings += look.findings
+    looks = _look_at_all(pieces, lambda piece: _look(piece, ()))
+    result.findings += zeros_of_adapters(
+        [finding for look in looks for finding in look.findings], [piece.name for piece in pieces]
+    )
     result.checks.append("numbers: NaN, infinity, nothing but zeros")
+    return result
+
+
+def verify_adapter(path: Path, *, source: Path | None = None) -> Verification:
+    """What is wrong with an adapter in PEFT's format; `source` is the model that it belongs to.
+
+    Raises UsageError: those of `read_adapter` and `read_hf_folder`.
+    """
+    adapter = read_adapter(path)
+    origin = read_hf_folder(source) if source else None
+    tensors = [*adapter.folder.tensors.values()]
+    result = Verification(checkpoint=str(path), kind="adapter")
+    result.findings += adapter.findings
+    if not adapter.pairs:
+        result.findings.append(damage("no_pairs"))
+    result.checks.append(f"files, and both matrices of {len(adapter.pairs)} weights")
+    result.not_checked += (f"{name} of the adapter" for name in adapter.others)
+    if origin is None:
+        result.not_checked.append("that it fits: give --source, the model, to have shapes compared")
+    else:
+        result.findings += misplaced(adapter, origin.tensors)
+        result.checks.append("names and shapes: those of the source")
+    looks = _look_at_all(tensors, lambda tensor: _look(tensor, ()))
+    result.findings += zeros_of_adapters(
+        [finding for look in looks for finding in look.findings], [each.name for each in tensors]
+    )
+    result.checks.append("numbers: NaN, infinity, nothing but zeros")
+    result.tensors = len(tensors)
+    result.parameters = sum(tensor.elements for tensor in tensors)
+    result.bytes_read = sum(tensor.size for tensor in tensors)
     return result
 
 
@@ -249,7 +283,9 @@ def _stored(checkpoint: TorchDist, broken: set[object], result: Verification) ->
 def _count(result: Verification, checkpoint: TorchDist, source: Path) -> None:
     """Holds the number of parameters against the model's."""
     model = model_of(source, read_config(source / CONFIG))
-    if model is None or not checkpoint.tensors:
+    if not checkpoint.tensors:
+        return
+    if model is None:
         result.not_checked.append("parameters: the model's config.json is not understood")
         return
     has_mtp = any(name.startswith("mtp.") for name in checkpoint.tensors)

@@ -14,7 +14,11 @@ from planner.units import GIGA
 NAME_WIDTH = 13
 LONGEST = 1000  # characters of a sentence
 MOST_SHOWN = 20  # sentences of one kind; --json has all
-FORMATS = {"hugging-face": "Hugging Face's format", "torch_dist": "Megatron-Core's format"}
+FORMATS = {
+    "hugging-face": "Hugging Face's format",
+    "adapter": "an adapter in PEFT's format",
+    "torch_dist": "Megatron-Core's format",
+}
 DIRECTIONS = {"to_mcore": "To train", "to_hf": "Back"}
 VERDICTS = {
     "sound": "sound: nothing was found to be wrong",

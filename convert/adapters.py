@@ -7,7 +7,7 @@ as bfloat16 can tell; every other weight must be the base's to the last bit.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ import numpy as np
 
 from convert.findings import Finding, damage, doubt
 from convert.hf_folder import ADAPTER_CONFIG, CONFIG, HfFolder, read_hf_folder
-from convert.safetensors_file import DTYPE_BYTES, Tensor
-from convert.values import Array, as_float32, difference, head, to_bfloat16
+from convert.safetensors_file import Tensor
+from convert.source import Source, rows_at_once
+from convert.values import Array, as_float32, head, read_rows, to_bfloat16
 from planner.errors import UsageError
 
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
 SECOND = ".lora_B."
-BLOCK_ELEMENTS = 2**21  # of a weight, at once in memory
 # An adapter in bfloat16 is rounded twice on its way into the weight: each time by half of 2^-8.
 PRODUCT_ERROR = 2**-7
 # Of the numbers that the adapter changes, so many may be rounded the other way.
@@ -113,9 +113,7 @@ def misplaced(adapter: Adapter, base: dict[str, Tensor]) -> Iterator[Finding]:
             yield damage("adapter_shape", module=weight.removesuffix(".weight"), **values)
 
 
-def not_merged(
-    merged: Tensor, base: dict[str, Tensor], adapter: Adapter, misfits: set[str]
-) -> Finding | None:
+def not_merged(merged: Tensor, base: Source, adapter: Adapter, misfits: set[str]) -> Finding | None:
     """What is wrong with a weight of a merged model.
 
     Raises DamagedFileError: convert.unreadable; ValueError where the types cannot be compared.
@@ -124,17 +122,18 @@ def not_merged(
         return None
     pair = adapter.pairs.get(merged.name)
     if pair is None:
-        if difference(merged, base[merged.name]).elements:
+        if base.difference(merged).elements:
             return damage("changed_without_adapter", tensor=merged.name)
         return None
-    if (merged.dtype, base[merged.name].dtype) != ("BF16", "BF16"):
-        raise ValueError(f"{merged.dtype} and {base[merged.name].dtype}, adapted")
+    if merged.dtype != "BF16":
+        raise ValueError(f"{merged.dtype} and {base.tensors[merged.name].dtype}, adapted")
     a, b = (_matrix(each) for each in pair)
-    rows = max(1, BLOCK_ELEMENTS // merged.shape[1])
+    rows = rows_at_once(merged, base.block[0])
     counted = _Counted()
     for start in range(0, merged.shape[0], rows):
         product = adapter.scaling[merged.name] * (b[start : start + rows] @ a)
-        counted.add(_rows(merged, start, rows), _rows(base[merged.name], start, rows), product)
+        held, before = read_rows(merged, start, rows), base.rows(merged.name, start, rows)
+        counted.add(held, before, product)
     if not counted.off and counted.otherwise <= MOST_ROUNDED_OTHERWISE * counted.changed:
         return None
     return damage(
@@ -178,24 +177,7 @@ def _float32(bits: Array) -> Array:
 
 def _matrix(tensor: Tensor) -> Array:
     """A whole tensor as float32: the matrices of an adapter are small."""
-    numbers = as_float32(_all(tensor).reshape(-1), tensor.dtype)
+    numbers = as_float32(head(tensor, tensor.elements), tensor.dtype)
     if numbers is None:
         raise ValueError(f"an adapter in {tensor.dtype}")
     return numbers.reshape(tensor.shape)
-
-
-def _rows(tensor: Tensor, start: int, rows: int) -> Array:
-    """The bits of some rows of a matrix."""
-    stop = min(start + rows, tensor.shape[0])
-    stride = tensor.shape[1] * DTYPE_BYTES[tensor.dtype]
-    part = replace(
-        tensor,
-        shape=(stop - start, tensor.shape[1]),
-        offset=tensor.offset + start * stride,
-        size=(stop - start) * stride,
-    )
-    return _all(part).reshape(part.shape)
-
-
-def _all(tensor: Tensor) -> Array:
-    return head(tensor, tensor.elements)

@@ -16,6 +16,7 @@ from convert.hf_folder import CONFIG, HfFolder, read_config, read_hf_folder
 from convert.initial import can_tell, initial_deviations, is_drawn, left_at_start
 from convert.names import check_names
 from convert.safetensors_file import Tensor
+from convert.source import Source, source_of
 from convert.torch_dist import TorchDist, read_torch_dist, stored_numbers
 from convert.values import content, difference
 from planner.model_spec import ModelSpec
@@ -140,10 +141,10 @@ def _numbers(
 ) -> None:
     """Looks at the numbers of every tensor, and at those of the source beside them."""
     deviations = initial_deviations(folder.config)
-    source = origin.tensors if origin else {}
+    source = source_of(origin)
     misfits: set[str] = set()
     if adapter is not None:
-        found = list(misplaced(adapter, source))
+        found = list(misplaced(adapter, source.tensors))
         misfits = {f"{each.values['module']}.weight" for each in found}
         result.findings += (*adapter.findings, *found)
         result.not_checked += (f"{name} of the adapter" for name in adapter.others)
@@ -155,10 +156,10 @@ def _numbers(
 
     def look(tensor: Tensor) -> _Look:
         seen = _look(tensor, deviations)
-        other = source.get(tensor.name)
+        other = source.tensors.get(tensor.name)
         if other is None or other.shape != tensor.shape or seen.findings:
             return seen
-        return _beside(seen, tensor, source[tensor.name], compare)
+        return _beside(seen, tensor, source, compare, exact=not trained and adapter is None)
 
     tensors = sorted(folder.tensors.values(), key=lambda each: (each.path, each.offset))
     looks = _look_at_all(tensors, look)
@@ -173,7 +174,7 @@ def _numbers(
         result.checks.append("matrices that were never loaded")
         result.not_checked.append("that experts are in their places: give --source to compare")
         return
-    _compared(tensors, looks, source, result, trained=trained, adapter=adapter)
+    _compared(tensors, looks, source.tensors, result, trained=trained, adapter=adapter)
 
 
 def _compared(
@@ -225,12 +226,17 @@ def _look(tensor: Tensor, deviations: Iterable[float]) -> _Look:
 
 
 def _beside(
-    seen: _Look, tensor: Tensor, other: Tensor, compare: Callable[[Tensor], Finding | None]
+    seen: _Look,
+    tensor: Tensor,
+    source: Source,
+    compare: Callable[[Tensor], Finding | None],
+    *,
+    exact: bool,
 ) -> _Look:
-    """What a tensor beside that of the source tells."""
+    """What a tensor beside that of the source tells; `exact`: it is compared to the last bit."""
     try:
         found = compare(tensor)
-        is_equal = found is None and not difference(tensor, other).elements
+        is_equal = found is None and (exact or not source.difference(tensor).elements)
     except DamagedFileError as error:
         return replace(seen, findings=[error.finding])
     except ValueError as error:

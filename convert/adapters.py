@@ -15,8 +15,9 @@ import numpy as np
 
 from convert.findings import Finding, damage, doubt
 from convert.hf_folder import ADAPTER_CONFIG, CONFIG, HfFolder, read_hf_folder
+from convert.quantised import rows_at_once
 from convert.safetensors_file import Tensor
-from convert.source import Source, rows_at_once
+from convert.source import Source
 from convert.values import Array, as_float32, head, read_rows, to_bfloat16
 from planner.errors import UsageError
 

@@ -7,12 +7,13 @@ from convert.comparison import same_tensors
 from convert.expected import NAMES, expected_shapes, mtp_prefixes
 from convert.findings import Finding, Verification, damage
 from convert.hf_folder import SCALE, HfFolder
+from convert.quantised import PACKED
 from convert.safetensors_file import Tensor
+from convert.source import source_of
 from planner.model_spec import ModelSpec
 
 # What config.json calls the types, and what safetensors does.
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-PACKED = {"_blocks", "_scales"}  # what stands in the place of a weight in mxfp4
 
 # What loaders make themselves, whether a file holds it or not.
 MADE_ANEW = "rotary_emb.inv_freq"
@@ -33,7 +34,8 @@ def check_names(folder: HfFolder, origin: HfFolder | None, result: Verification)
         result.not_checked.append(f"names of tensors: those of {named} models are not known")
     if origin is not None:
         known = {finding.values.get("tensor") for finding in result.findings}
-        unneeded = _quantised(origin.tensors) | _not_needed(folder) | _not_needed(origin)
+        unneeded = _quantised(origin.tensors) | _packed(origin.tensors)
+        unneeded |= _not_needed(folder) | _not_needed(origin)
         found = same_tensors(folder.tensors, origin.tensors, ignored=unneeded | folder.lost)
         result.findings += (each for each in found if each.values["tensor"] not in known)
         result.checks.append("names and shapes: those of the source")
@@ -55,7 +57,7 @@ def _unexpected(
         expected = {**expected, HEAD: expected[EMBEDDING]}
     there = {name for name in folder.tensors if not name.endswith(MADE_ANEW)}
     there -= _quantised(folder.tensors)
-    packed = {name[: -len(end)] for name in folder.tensors for end in PACKED if name.endswith(end)}
+    held, packed = source_of(folder), _packed(folder.tensors)
     missing = expected.keys() - there - packed - folder.lost
     of_mtp = {name for name in missing if name.startswith(prefixes)} if prefixes else set()
     if of_mtp and not any(name.startswith(prefixes) for name in there):
@@ -66,17 +68,25 @@ def _unexpected(
     for name in sorted(there - expected.keys()):
         values = {"tensor": name, "shape": list(folder.tensors[name].shape)}
         yield damage("stray_tensor", **values, model_type=model.model_type)
-    for name in sorted(there & expected.keys()):
-        if folder.tensors[name].shape != expected[name]:
-            shapes = {"shape": list(folder.tensors[name].shape), "wanted": list(expected[name])}
-            yield damage("shape", tensor=name, **shapes)
+    for name in sorted((there | packed) & expected.keys()):
+        shape = held.shape(name)
+        if shape != expected[name]:
+            found = list(shape) if shape else "packed in no shape"
+            yield damage("shape", tensor=name, shape=found, wanted=list(expected[name]))
 
 
 def _quantised(tensors: dict[str, Tensor]) -> set[str]:
     """Scales of quantised weights, and weights that are packed with theirs."""
     scales = {name for name in tensors if name.endswith(SCALE)}
     scales = {name for name in scales if name[: -len(SCALE)] in tensors}
-    return scales | {name for name in tensors if name.endswith(tuple(PACKED))}
+    return scales | {name for name in tensors if name.endswith(PACKED)}
+
+
+def _packed(tensors: dict[str, Tensor]) -> set[str]:
+    """Weights that are there packed, under two other names."""
+    blocks, scales = PACKED
+    names = {name[: -len(blocks)] for name in tensors if name.endswith(blocks)}
+    return {name for name in names if f"{name}{scales}" in tensors}
 
 
 def _types(folder: HfFolder, origin: HfFolder | None) -> Iterator[Finding]:

@@ -1,19 +1,23 @@
-"""The model that a checkpoint was made from: its tensors as the conversion reads them.
+"""The model that a checkpoint was made from: its tensors as a conversion reads them."""
 
-Weights in fp8 are multiplied by the scales of their blocks in float32 and then rounded, as
-mcore-bridge 1.6.5 (utils/dequantizer.py) and Transformer Engine 2.12
-(pytorch/tensor/storage/float8_blockwise_tensor_storage.py) do.
-"""
-
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from convert.hf_folder import SCALE, HfFolder
+from convert.quantised import (
+    BLOCK,
+    FP8,
+    PACKED,
+    fp8_rows,
+    mxfp4_rows,
+    rows_at_once,
+    unpacked_shape,
+)
 from convert.safetensors_file import Tensor
 from convert.values import (
     SAMPLE_ELEMENTS,
@@ -24,12 +28,8 @@ from convert.values import (
     largest_gap,
     read_rows,
     sample,
-    to_bfloat16,
 )
 
-FP8 = "F8_E4M3"
-BLOCK = 128  # rows and columns of a scale, where config.json does not say it
-ROWS_ELEMENTS = 2**20  # of a weight, at once in memory
 # Beginnings of tensors that are read to find where a tensor comes from: a checkpoint of which
 # nothing is right must not be searched for every one of its experts.
 MOST_HEADS = 200_000
@@ -53,24 +53,56 @@ class Source:
         is_matrix = len(weight.shape) == 2 and weight.elements > 0
         return is_matrix and weight.dtype == FP8 and f"{name}{SCALE}" in self.tensors
 
+    def packed(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """The blocks and scales that stand in the place of a weight in mxfp4."""
+        blocks, scales = (self.tensors.get(f"{name}{end}") for end in PACKED)
+        return (blocks, scales) if blocks is not None and scales is not None else None
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor, as it is where it is not quantised; None where there is none."""
+        if packed := self.packed(name):
+            return unpacked_shape(*packed)
+        return self.tensors[name].shape if name in self.tensors else None
+
+    def size(self, name: str) -> int:
+        """Bytes of a tensor in its files."""
+        held = self.packed(name) or (self.tensors[name],)
+        return sum(each.size for each in held)
+
     def difference(self, tensor: Tensor) -> Difference:
         """Where a tensor differs from the one of its name.
 
         Raises DamagedFileError: convert.unreadable; ValueError where the types cannot be compared.
         """
-        other = self.tensors[tensor.name]
-        if tensor.dtype != "BF16" or not self.is_scaled(tensor.name):
-            return difference(tensor, other)
-        elements, largest = 0, None
-        step = rows_at_once(other, self.block[0])
-        for start in range(0, tensor.shape[0], step):
-            here, there = read_rows(tensor, start, step), self.rows(tensor.name, start, step)
+        name = tensor.name
+        if self.packed(name) is None and (tensor.dtype != "BF16" or not self.is_scaled(name)):
+            return difference(tensor, self.tensors[name])
+        if tensor.dtype != "BF16":
+            raise ValueError(f"{tensor.dtype} and mxfp4")
+        flat = replace(tensor, shape=(prod(tensor.shape[:-1]), tensor.shape[-1]))
+        elements, largest, at = 0, None, 0
+        for there in self.all_rows(name):
+            here = read_rows(flat, at, len(there))
+            at += len(there)
             if not np.array_equal(here, there):
                 elements += int((here != there).sum())
                 x, y = (as_float32(each.reshape(-1), "BF16") for each in (here, there))
                 assert x is not None and y is not None
                 largest = max(largest or 0.0, largest_gap(x, y))
         return Difference(elements=elements, largest=largest)
+
+    def all_rows(self, name: str) -> Iterator[Array]:
+        """The bits in bfloat16 of the rows of a quantised weight, some after the other.
+
+        Raises DamagedFileError: convert.unreadable; ValueError where they cannot be read.
+        """
+        if packed := self.packed(name):
+            yield from mxfp4_rows(*packed)
+            return
+        weight = self.tensors[name]
+        step = rows_at_once(weight, self.block[0])
+        for start in range(0, weight.shape[0], step):
+            yield self.rows(name, start, step)
 
     def rows(self, name: str, start: int, number: int) -> Array:
         """The bits in bfloat16 of some rows of a matrix, `start` a multiple of a block's rows.
@@ -82,36 +114,21 @@ class Source:
             return read_rows(tensor, start, number)
         if not self.is_scaled(name):
             raise ValueError(f"{tensor.dtype} and BF16")
-        bits = read_rows(tensor, start, number)
-        scales = self._scales(tensor, start, len(bits))
-        return to_bfloat16(_E4M3[bits] * scales)
+        return fp8_rows(tensor, self.tensors[f"{name}{SCALE}"], self.block, start, number)
 
     def sample(self, name: str) -> Array | None:
         """The first numbers of a tensor as float32; None of a type that is not compared as numbers.
 
-        Raises DamagedFileError: convert.unreadable.
+        Raises DamagedFileError: convert.unreadable; ValueError where they cannot be read.
         """
-        if not self.is_scaled(name):
+        if self.packed(name) is None and not self.is_scaled(name):
             return sample(self.tensors[name])
-        columns = self.tensors[name].shape[-1]
-        rows = self.rows(name, 0, math.ceil(SAMPLE_ELEMENTS / columns))
-        return as_float32(rows.reshape(-1)[:SAMPLE_ELEMENTS], "BF16")
-
-    def _scales(self, tensor: Tensor, start: int, rows: int) -> Array:
-        """A scale for each number of some rows. Raises ValueError: they are of other blocks."""
-        held = self.tensors[f"{tensor.name}{SCALE}"]
-        high, wide = self.block
-        wanted = tuple(math.ceil(n / b) for n, b in zip(tensor.shape, self.block, strict=True))
-        if held.shape != wanted:
-            raise ValueError(f"{FP8} with scales {list(held.shape)}, not {list(wanted)}, and BF16")
-        first, last = start // high, math.ceil((start + rows) / high)
-        bits = read_rows(held, first, last - first)
-        scales = as_float32(bits.reshape(-1), held.dtype)
-        if scales is None:
-            raise ValueError(f"{FP8} with scales in {held.dtype}, and BF16")
-        spread = np.repeat(np.repeat(scales.reshape(bits.shape), high, axis=0), wide, axis=1)
-        skipped = start - first * high
-        return spread[skipped : skipped + rows, : tensor.shape[1]]
+        held: list[Array] = []
+        for rows in self.all_rows(name):
+            held.append(rows.reshape(-1))
+            if sum(map(len, held)) >= SAMPLE_ELEMENTS:
+                break
+        return as_float32(np.concatenate(held)[:SAMPLE_ELEMENTS], "BF16")
 
 
 def source_of(folder: HfFolder | None) -> Source:
@@ -128,24 +145,3 @@ def _block(config: dict[str, Any]) -> tuple[int, int]:
     if isinstance(size, list) and [type(each) for each in size] == [int, int] and min(size) > 0:
         return size[0], size[1]
     return BLOCK, BLOCK
-
-
-def rows_at_once(tensor: Tensor, block: int) -> int:
-    """Rows that are read together: whole blocks."""
-    return block * max(1, ROWS_ELEMENTS // (block * max(1, tensor.shape[1])))
-
-
-def _e4m3() -> Array:
-    """The number of each byte: 4 bits of exponent with bias 7, 3 of mantissa, no infinity.
-
-    Source: "FP8 Formats for Deep Learning" (2022), table 1.
-    """
-    byte = np.arange(256)
-    exponent, mantissa = (byte >> 3) & 15, byte & 7
-    normal = np.ldexp(1 + mantissa / 8, exponent - 7)
-    values = np.where(exponent == 0, np.ldexp(mantissa / 8, -6), normal)
-    values = np.where((byte & 127) == 127, np.nan, values)
-    return np.where(byte < 128, values, -values).astype(np.float32)
-
-
-_E4M3 = _e4m3()

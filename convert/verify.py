@@ -156,8 +156,7 @@ def _numbers(
 
     def look(tensor: Tensor) -> _Look:
         seen = _look(tensor, deviations)
-        other = source.tensors.get(tensor.name)
-        if other is None or other.shape != tensor.shape or seen.findings:
+        if source.shape(tensor.name) != tensor.shape or seen.findings:
             return seen
         return _beside(seen, tensor, source, compare, exact=not trained and adapter is None)
 
@@ -174,22 +173,22 @@ def _numbers(
         result.checks.append("matrices that were never loaded")
         result.not_checked.append("that experts are in their places: give --source to compare")
         return
-    _compared(tensors, looks, source.tensors, result, trained=trained, adapter=adapter)
+    _compared(tensors, looks, source, result, trained=trained, adapter=adapter)
 
 
 def _compared(
     tensors: list[Tensor],
     looks: list[_Look],
-    source: dict[str, Tensor],
+    source: Source,
     result: Verification,
     *,
     trained: bool,
     adapter: Adapter | None,
 ) -> None:
     """Says how the tensors compare with the source's."""
-    beside = [one for one in tensors if one.name in source]
+    beside = [one.name for one in tensors if source.shape(one.name) is not None]
     equal = sum(one.is_equal for one in looks)
-    result.bytes_read += sum(source[one.name].size for one in beside)
+    result.bytes_read += sum(map(source.size, beside))
     for types, number in Counter(one.not_compared for one in looks if one.not_compared).items():
         result.not_checked.append(f"{number} tensors against the source: {types}")
     if adapter is not None:

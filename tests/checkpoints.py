@@ -9,6 +9,7 @@ import numpy.typing as npt
 from stack import models
 
 from convert.expected import expected_shapes
+from convert.quantised import PACKED
 from convert.values import to_bfloat16
 from planner.model_config import model_spec_from_config
 
@@ -155,7 +156,7 @@ def write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
     at = 0
     for name, values in tensors.items():
         header[name] = {
-            "dtype": _DTYPES[values.dtype.name],
+            "dtype": "U8" if name.endswith(PACKED) else _DTYPES[values.dtype.name],
             "shape": list(values.shape),
             "data_offsets": [at, at + values.nbytes],
         }

@@ -10,11 +10,14 @@ import pytest
 import torch
 from checkpoints import Array, random_weights, tiny_config, write_checkpoint, write_weights
 
+from convert import quantised
 from convert import source as source_module
 from convert.comparison import unequal
 from convert.findings import Verdict
+from convert.first_layers import write_first_layers
 from convert.hf_folder import read_hf_folder
-from convert.source import _E4M3, source_of
+from convert.quantised import _E4M3
+from convert.source import source_of
 from convert.values import head
 from convert.verify import verify_hf
 
@@ -114,6 +117,94 @@ def test_scales_of_other_blocks_are_not_compared_and_said(folders: Folders) -> N
     assert result.not_checked == [
         "1 tensors against the source: F8_E4M3 with scales [1, 1], not [3, 3], and BF16"
     ]
+
+
+FP4 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
+PACKED = ("experts.gate_up_proj", "experts.down_proj")
+
+
+def in_mxfp4(weights: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return weights as gpt-oss is published, and what they stand for, by torch."""
+    rng = np.random.default_rng(3)
+    packed: dict[str, Array] = {}
+    meant: dict[str, Array] = {}
+    values = torch.tensor(FP4)
+    for name, bits in weights.items():
+        if not name.endswith(PACKED):
+            packed[name] = meant[name] = bits
+            continue
+        experts, rows, columns = bits.shape
+        blocks = rng.integers(0, 256, (experts, columns, rows // 32, 16), np.uint8)
+        scales = rng.integers(115, 122, blocks.shape[:-1], np.uint8)
+        packed[f"{name}_blocks"], packed[f"{name}_scales"] = blocks, scales
+        halves = torch.from_numpy(np.stack([blocks & 15, blocks >> 4], axis=-1).astype(int))
+        exponent = torch.from_numpy(scales.astype(np.int32) - 127)[..., None, None]
+        numbers = torch.ldexp(values[halves], exponent).reshape(experts, columns, rows)
+        meant[name] = numbers.transpose(1, 2).bfloat16().contiguous().view(torch.uint16).numpy()
+    return packed, meant
+
+
+@pytest.fixture
+def packed_folders(tmp_path: Path) -> tuple[Path, Path, dict[str, Array]]:
+    """A model in mxfp4, the same in bfloat16, and its weights."""
+    source, checkpoint = (
+        write_checkpoint(tmp_path / name, "gpt_oss") for name in ("source", "checkpoint")
+    )
+    config = json.loads((source / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4"}
+    (source / "config.json").write_text(json.dumps(config))
+    packed, meant = in_mxfp4(random_weights(tiny_config("gpt_oss")))
+    write_weights(source, packed)
+    write_weights(checkpoint, meant)
+    return source, checkpoint, meant
+
+
+@pytest.mark.parametrize("elements", [1, 2**20])
+def test_what_mxfp4_stands_for_equals_it(
+    packed_folders: tuple[Path, Path, dict[str, Array]], elements: int
+) -> None:
+    """Whether few of its rows are in memory at once or all."""
+    source, checkpoint, meant = packed_folders
+    assert verify_hf(source).verdict is Verdict.SOUND
+    with mock.patch.object(quantised, "ROWS_ELEMENTS", elements):
+        result = verify_hf(checkpoint, source=source)
+        assert (result.verdict, result.not_checked) == (Verdict.SOUND, [])
+        assert f"{result.tensors} of {result.tensors} tensors" in " ".join(result.checks)
+        name = "model.layers.1.mlp.experts.gate_up_proj"
+        other = meant[name].copy()
+        other[-1, -1, -1] ^= 1
+        write_weights(checkpoint, {**meant, name: other})
+        (found,) = verify_hf(checkpoint, source=source).findings
+    assert (found.id, found.values["tensor"]) == ("convert.differs", name)
+    assert found.values["different"] == 1
+    write_weights(checkpoint, {**meant, name: meant[name][::-1].copy()})
+    (found,) = verify_hf(checkpoint, source=source, trained=True).findings
+    assert (found.id, found.values["tensor"]) == ("convert.unrelated", name)
+
+
+def test_what_is_packed_otherwise_or_by_half_is_named(
+    packed_folders: tuple[Path, Path, dict[str, Array]],
+) -> None:
+    source, _, _ = packed_folders
+    packed, _ = in_mxfp4(random_weights(tiny_config("gpt_oss")))
+    name = "model.layers.1.mlp.experts.gate_up_proj"
+    write_weights(source, {**packed, f"{name}_blocks": packed[f"{name}_blocks"][:, :-1].copy()})
+    (found,) = verify_hf(source).findings
+    assert (found.id, found.values["tensor"]) == ("convert.shape", name)
+    del packed[f"{name}_scales"]
+    write_weights(source, packed)
+    (found,) = verify_hf(source).findings
+    assert (found.id, found.values["tensor"]) == ("convert.missing_tensor", name)
+
+
+def test_a_packed_model_of_the_first_layers_is_whole(
+    packed_folders: tuple[Path, Path, dict[str, Array]], tmp_path: Path
+) -> None:
+    source, _, _ = packed_folders
+    write_first_layers(source, tmp_path / "first", None)
+    first = verify_hf(tmp_path / "first")
+    assert first.verdict is Verdict.SOUND
+    assert first.bytes_read < verify_hf(source).bytes_read
 
 
 def test_a_search_for_where_tensors_come_from_ends(tmp_path: Path) -> None:

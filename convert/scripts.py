@@ -10,19 +10,16 @@ from convert.direction import (
     carries_mtp,
     has_single_process,
     is_lora,
-    precision_needs,
 )
 from convert.sizes import (
-    BYTES_PER_PARAMETER,
     ConversionSizes,
     conversion_sizes,
     trained_mtp_layers,
 )
-from convert.ways import Kind, way_of
+from convert.ways import Kind, precision_of, way_of
 from launch.arguments import Folders, model_args
 from launch.text import comment, fill, shell_words
 from planner.dialects import Flags, argv, load_dialect, model_hint, translate, words
-from planner.parameters import model_parameters
 from planner.run import Run
 from planner.swift_args import ArgValue, pipeline_args
 from planner.units import GIB
@@ -176,10 +173,10 @@ def _single_process_note(run: Run, direction: Direction) -> str:
 def _precision_cost(run: Run) -> str:
     """What comparing logits takes: transformers loads the model once more, over the first node's
     GPUs (4.6.0, swift/megatron/pipelines/export/export.py: device_map auto on the first rank)."""
-    gib = math.ceil(sum(model_parameters(run.model).values()) * BYTES_PER_PARAMETER / GIB)
-    cost = f"{gib} GiB on the GPUs of the first node"
-    needs = precision_needs(run)
-    return cost + (f"\n# and {needs}" if needs else "")
+    more = precision_of(run)
+    gpu, host = (math.ceil(size / GIB) for size in (more.gpu_bytes, more.host_bytes))
+    cost = f"{gpu} GiB on the GPUs of the first node, then {host} GiB on its host"
+    return cost + (f"\n# and {more.needs}" if more.needs else "")
 
 
 def _where(sizes: ConversionSizes) -> str:

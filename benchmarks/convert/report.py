@@ -29,15 +29,16 @@ from planner.workload import ASSUMED_ROUTING_IMBALANCE, TunerType, Workload
 FOLDER = Path(__file__).parent
 CARDS = {"H100": FOLDER / "one_h100.jsonl", "H200": FOLDER / "one_h200.jsonl"}
 LATER = FOLDER / "later.jsonl"  # by condense.py
+LATER_PAGE = FOLDER / "later_page.md"
 RUNS = FOLDER / "runs"  # that the later rows are of
 STREAMING = FOLDER / "streaming.json"
 LAYERS = 4
-BESIDE_TORCH = ("cuda_context", "nccl")  # terms of a GPU that torch does not count
+BESIDE_TORCH = "cuda_context"  # the term of a GPU that torch does not count
 
 PAGE = """\
 # Conversions, measured
 
-Written by `report.py` from `one_h100.jsonl`, `one_h200.jsonl` and `streaming.json`.
+Written by `report.py` from `one_h100.jsonl`, `one_h200.jsonl`, `later.jsonl` and `streaming.json`.
 
 ## What a conversion takes
 
@@ -85,11 +86,8 @@ The same two scripts, unchanged, converted a model of these widths there and bac
 real packages (megatron-core 0.16.1): `moe-convert verify` found 1575 of 1575 tensors equal to the
 source to the last bit. The files that came back had the sizes of those on the GPU.
 
-These rows are few, and the size of a process, of a training process and what transformers needs in
-passing were read off them: they are no test set; the H100's conversions are repetitions, which
-nothing was fitted to. Not measured on a GPU: several ranks, LoRA's way back, the comparison of
-logits, `swift export --to_hf` (tests do all of these with small models on CPUs, where memory tells
-nothing).
+These rows are few, and the size of a process, on the host and beside torch on a GPU, and what
+transformers needs in passing were read off them and those below: they are no test set.
 
 {later}## Where the time goes
 
@@ -122,30 +120,6 @@ page cache, beside reading the same files and doing nothing.
 | --- | --- | --- | --- | --- | --- |
 {streaming}
 """
-
-
-LATER_PAGE = """\
-## Several GPUs, LoRA, logits, and the way back by `swift export`
-
-A Qwen3-MoE of 2 layers at the same widths ({weights:.1f} GiB) on two NVIDIA H200, the same software
-(2026-11-30). What ran beside each other shared processors and disk: the seconds are those of a busy
-machine. Two GPUs stand for one node of two; with two GPUs memory is that of the fullest rank, and
-the host's that of both.
-
-{head}
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-{rows}
-
-`ADAPTER=1` is predicted without the file of the merged model, `TEST_CONVERT_PRECISION=1` with a
-second model on the GPU, and then on the host, and without a copy to be saved: as it was run, it
-saves nothing. The seconds of `SMOKE=1` hold the answer too, which is not predicted.
-
-{verdicts}
-"""
-LATER_HEAD = (
-    "| run | script | GPU GiB | predicted | | of it torch | predicted | | host GiB | predicted |"
-    " | seconds | predicted |"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,13 +156,15 @@ def later_prediction(row: dict[str, Any]) -> Prediction:
         for way in (*plan.there, *plan.back)
         if (way.kind.value, way.direction.value) == (row["kind"], row["direction"])
     )
-    beside = sum(way.gpu_memory_bytes.get(term, 0) for term in BESIDE_TORCH)
+    beside = way.gpu_memory_bytes[BESIDE_TORCH]
     gpu, host = way.gpu_total, way.host_total
     if row["script"].startswith("ADAPTER=1"):
         host -= way.host_memory_bytes["unwritten_file"]
     if row["script"].startswith("TEST_CONVERT_PRECISION=1"):  # as it was run, nothing is saved
-        gpu += plan.precision_bytes
-        host += plan.precision_bytes - way.host_memory_bytes["staged_weights"]
+        gpu += plan.precision.gpu_bytes
+        host += plan.precision.host_bytes - way.host_memory_bytes["staged_weights"]
+    if "SMOKE=1" in row["script"]:
+        gpu = max(gpu, plan.smoke_gpu_bytes)
     seconds = sum(way.seconds.values())
     return Prediction(gpu=gpu, host=host, seconds=seconds, torch=gpu - beside)
 
@@ -357,8 +333,9 @@ def later_page() -> str:
     rows = later()
     if not rows:
         return ""
-    return LATER_PAGE.format(
-        head=LATER_HEAD,
+    return LATER_PAGE.read_text("utf-8").format(
+        most=max(row["host_gib"] for row in rows if row["kind"] == "training"),
+        pinned=max(row["host_shared_gib"] for row in rows if row["kind"] == "training"),
         weights=conversion_plan(run_of(rows[0])).weights_bytes / GIB,
         rows="\n".join(map(_later_row, rows)),
         verdicts="".join(map(_later_verdict, rows)),

@@ -45,20 +45,24 @@ def plan_text(plan: dict[str, Any], assumptions: Iterable[Assumption], width: in
     for direction, title in DIRECTIONS.items():
         ways = [way for way in plan["ways"] if way["direction"] == direction]
         lines += ["", *_ways(title, ways, plan["recommended"][direction], width)]
-    precision, needs = (
-        gib(plan["precision_test"]["gpu_memory_bytes"]),
-        plan["precision_test"]["needs"],
-    )
+    precision = plan["precision_test"]
+    on_gpus, on_host = (gib(precision[f"{each}_memory_bytes"]) for each in ("gpu", "host"))
+    needs = precision["needs"]
     lines += [
         "",
         *_named(
             "Precision",
-            f"TEST_CONVERT_PRECISION=1 compares logits of both sides: {precision} GiB more on the"
-            " GPUs of the first node, where transformers loads the model once more"
-            + (f"; it also needs {needs}" if needs else ""),
+            f"TEST_CONVERT_PRECISION=1 compares logits of both sides: {on_gpus} GiB more on the"
+            " GPUs of the first node, where transformers loads the model once more, and then"
+            f" {on_host} on its host" + (f"; it also needs {needs}" if needs else ""),
             width,
         ),
-        *_named("Smoke", "SMOKE=1 lets the converted model answer a question (swift infer)", width),
+        *_named(
+            "Smoke",
+            "SMOKE=1 lets the converted model answer a question (swift infer):"
+            f" {gib(plan['smoke']['gpu_memory_bytes'])} GiB on the GPUs of a node",
+            width,
+        ),
         *_listed("Assumed", map(_assumption, assumptions), width),
     ]
     return "\n".join(lines) + "\n"

@@ -2,8 +2,8 @@
 # Converts a checkpoint of Qwen2.5-7B to Hugging Face's format: the newest complete one, or the folder given.
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 2.3 GiB of weights on each.
-# CONVERTER=swift converts in one process: 22 GiB of host memory, 1 GiB of a GPU.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 15 GiB on the GPUs of the first node.
+# CONVERTER=swift converts in one process: 22 GiB of host memory, 2 GiB of a GPU.
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 18 GiB on the GPUs of the first node, then 15 GiB on its host.
 # SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
 # Relative paths start from the folder of this file.
 set -euo pipefail

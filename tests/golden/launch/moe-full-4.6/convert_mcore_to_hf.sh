@@ -3,7 +3,7 @@
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 7.5 GiB of weights on each.
 # CONVERTER=swift converts in one process: 65 GiB of host memory, 2 GiB of a GPU.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 57 GiB on the GPUs of the first node
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 63 GiB on the GPUs of the first node, then 57 GiB on its host
 # and with transformers 5 the plugin of docs/converting.md.
 # SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
 # Relative paths start from the folder of this file.

@@ -2,7 +2,7 @@
 # Converts a checkpoint of DeepSeek-V3 to Hugging Face's format: the newest complete one, or the folder given.
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on 4 nodes with 8 GPUs each, as train.sh is run. The layers are spread over 32 GPUs, at most 46.5 GiB of weights on each.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 1250 GiB on the GPUs of the first node
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 1360 GiB on the GPUs of the first node, then 1272 GiB on its host
 # and with transformers 5 the plugin of docs/converting.md.
 # SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
 # Relative paths start from the folder of this file.

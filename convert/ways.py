@@ -242,15 +242,18 @@ def _choice(way: Way | None) -> dict[str, str] | None:
 def _source(run: Run, weights: int) -> tuple[int, int, str]:
     """Bytes and tensors of the model's files, and what says so."""
     path = Path(run.site.model_path)
+    why = f"the weights are not at {path}"
     try:
-        tensors = read_hf_folder(path).tensors
+        folder = read_hf_folder(path)
     except UsageError:
-        tensors = {}
-    if tensors:
-        size = sum(tensor.size for tensor in tensors.values())
-        return size, len(tensors), f"headers of {path}"
+        pass
+    else:
+        tensors = folder.tensors.values()
+        if tensors and not folder.findings:
+            return sum(tensor.size for tensor in tensors), len(tensors), f"headers of {path}"
+        why = f"the files at {path} are not whole, see moe-convert verify"
     shapes = expected_shapes(run.model, mtp=trained_mtp_layers(run) > 0) or {}
-    return weights, len(shapes), f"config.json: the weights are not at {path}"
+    return weights, len(shapes), f"config.json: {why}"
 
 
 def _way(kind: Kind, direction: Direction, run: Run, sizes: ConversionSizes, need: Need) -> Way:

@@ -78,6 +78,18 @@ def test_a_checkpoint_on_disk_is_measured_by_its_headers(tmp_path: Path) -> None
     assert assumed.origin.startswith("config.json")
 
 
+def test_a_model_that_is_not_whole_on_disk_is_not_measured_by_what_is_there(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    run = make_run(str(folder), site=Site(model_path=str(folder), dataset=("a",)))
+    whole = conversion_plan(run)
+    min(folder.glob("*.safetensors")).unlink()
+    torn = conversion_plan(run)
+    assert torn.origin == (
+        f"config.json: the files at {folder} are not whole, see moe-convert verify"
+    )
+    assert (torn.source_bytes, torn.tensors) == (whole.source_bytes, whole.tensors)
+
+
 def test_a_model_too_large_for_one_process_is_spread_over_nodes() -> None:
     run = make_run("DeepSeek-V3", num_nodes=32, pp=16, ep=16)
     plan = conversion_plan(run)

@@ -17,6 +17,8 @@ from planner.yaml_files import one_line
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 # What a source may have, and what then must be carried.
 CARRIED = ("generation_config.json", "tokenizer_config.json")
+# How images and sound are prepared: one of them, as transformers 5 writes both into the second.
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 def model_of(path: Path, config: dict[str, Any]) -> ModelSpec | None:
@@ -58,11 +60,22 @@ def carried_files(path: Path, source: Path | None) -> Iterator[Finding]:
             yield doubt("not_carried", file=name)
     if source is None:
         return
+    yield from _not_carried(path, source)
     vocabularies = _vocabulary(path), _vocabulary(source)
     if None not in vocabularies and vocabularies[0] != vocabularies[1]:
         yield damage("other_vocabulary", source=source)
     if _chat_template(source) and not _chat_template(path):
         yield doubt("no_chat_template", source=source)
+
+
+def _not_carried(path: Path, source: Path) -> Iterator[Finding]:
+    """Code of the model, and how images and sound are prepared, that only the source has."""
+    for code in sorted(source.glob("*.py")):
+        if not (path / code.name).exists():
+            yield doubt("not_carried", file=code.name)
+    there = [name for name in PROCESSORS if (source / name).exists()]
+    if there and not any((path / name).exists() for name in PROCESSORS):
+        yield doubt("not_carried", file=there[0])
 
 
 def other_model(folder: HfFolder, source: HfFolder) -> Iterator[Finding]:

@@ -109,6 +109,18 @@ def test_a_model_that_is_not_known_is_no_damage(tmp_path: Path) -> None:
     assert "names of tensors: those of of_tomorrow models are not known" in result.not_checked
 
 
+def test_code_and_processors_that_only_the_source_has_are_missed(tmp_path: Path) -> None:
+    """transformers 5 writes what both said into processor_config.json."""
+    source, folder = (write_checkpoint(tmp_path / name) for name in ("source", "checkpoint"))
+    for name in ("modeling_mine.py", "preprocessor_config.json"):
+        (source / name).write_text("{}")
+    missed = [each.values["file"] for each in verify_hf(folder, source=source).findings]
+    assert missed == ["modeling_mine.py", "preprocessor_config.json"]
+    for name in ("modeling_mine.py", "processor_config.json"):
+        (folder / name).write_text("{}")
+    assert ids(folder, source=source) == []
+
+
 def write_raw(folder: Path, header: object, data: bytes) -> Path:
     """Return a single file of a folder that holds nothing else of weights."""
     for path in folder.glob("*.safetensors*"):

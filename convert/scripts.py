@@ -57,7 +57,7 @@ fi"""
 ADAPTER_NOTE = """\
 # ADAPTER=1 writes the adapter alone, in PEFT's format, instead of merging it into the model."""
 ADAPTER_TARGET = '[[ "${ADAPTER:-0}" == 0 ]] || target="$target-adapter"'
-ADAPTER_ARGUMENTS = '[[ "${ADAPTER:-0}" == 0 ]] || command+=(--merge_lora false)'
+ADAPTER_ARGUMENTS = '[[ "${ADAPTER:-0}" == 0 ]] || { command+=(--merge_lora false) && gib=1; }'
 SMOKE_TOKENS = 32
 PRECISION: dict[str, ArgValue] = {"test_convert_precision": True, "test_convert_dtype": "float32"}
 
@@ -159,6 +159,7 @@ def _common(run: Run, direction: Direction) -> dict[str, object]:
         "converter_environment": MEGATRON_OR_SWIFT if single_process else MEGATRON_ONLY,
         "precision": shell_words(argv(PRECISION)),
         "precision_cost": _precision_cost(run),
+        "disk_gib": math.ceil(way_of(run, Kind.MEGATRON, direction).disk_bytes / GIB),
         "single_process": SINGLE_PROCESS.format(arguments=alone) if single_process else "",
     }
 

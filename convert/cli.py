@@ -45,7 +45,7 @@ def mcore_to_hf(
 
 @app.command()
 def verify(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder of weights, of either format.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A folder of weights, or of an adapter.")],
     source: Annotated[
         Path | None, typer.Option(help="The model that it was made from, to compare with.")
     ] = None,

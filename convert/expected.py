@@ -39,6 +39,8 @@ NAMES: dict[str, Names] = {
     "qwen2": Names(),
     "qwen3": Names(),
     "llama": Names(),
+    "mistral": Names(),
+    "mixtral": Names(block="block_sparse_moe", projections=("w1", "w3", "w2")),
     "qwen2_moe": Names(shared="shared_expert"),
     "qwen3_moe": Names(),
     "olmoe": Names(),

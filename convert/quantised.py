@@ -46,8 +46,13 @@ def fp8_rows(
     numbers = as_float32(held.reshape(-1), scales.dtype)
     if numbers is None:
         raise ValueError(f"{FP8} with scales in {scales.dtype}, and BF16")
-    spread = np.repeat(np.repeat(numbers.reshape(held.shape), high, axis=0), wide, axis=1)
-    return to_bfloat16(_E4M3[bits] * spread[: len(bits), :columns])
+    # What each byte stands for in each block: looking it up takes a fifth of multiplying.
+    tables = to_bfloat16(_E4M3 * numbers.reshape(held.shape)[..., None])
+    made = np.empty(bits.shape, dtype=np.uint16)
+    for row, column in np.ndindex(held.shape):
+        part = np.s_[row * high : (row + 1) * high, column * wide : (column + 1) * wide]
+        np.take(tables[row, column], bits[part], out=made[part], mode="clip")
+    return made
 
 
 def unpacked_shape(blocks: Tensor, scales: Tensor) -> tuple[int, ...] | None:
@@ -69,18 +74,26 @@ def mxfp4_rows(blocks: Tensor, scales: Tensor) -> Iterator[Array]:
     step = max(1, ROWS_ELEMENTS // max(1, 2 * size * columns))
     for expert in range(experts):
         held = read_rows(flat, expert * columns, columns).reshape(columns, groups, size)
-        powers = read_rows(exponents, expert * columns, columns).astype(np.int32) - EXPONENT_BIAS
+        powers = read_rows(exponents, expert * columns, columns).astype(np.uint16) << 8
         for start in range(0, groups, step):
-            pairs = _PAIRS[held[:, start : start + step]]
-            numbers = np.ldexp(pairs, powers[:, start : start + step, None, None])
-            yield to_bfloat16(np.ascontiguousarray(numbers.reshape(columns, -1).T))
+            part = np.s_[:, start : start + step]
+            pairs = np.take(_MXFP4, held[part] | powers[part][..., None], mode="clip")
+            yield np.ascontiguousarray(pairs.view(np.uint16).reshape(columns, -1).T)
 
 
-def _pairs() -> Array:
-    """The two numbers of each byte."""
-    values = np.array([*FP4, *(-each for each in FP4)], dtype=np.float32)
+def _mxfp4() -> Array:
+    """The bits in bfloat16 of the two numbers of each byte under each exponent, as one number of
+    32 bits; the exponent is the higher byte of where they stand.
+
+    Rounding to float32 first changes nothing but numbers that bfloat16 rounds to 0 or infinity.
+    """
+    values = np.array([*FP4, *(-each for each in FP4)])
     byte = np.arange(256)
-    return np.stack([values[byte & 15], values[byte >> 4]], axis=-1)
+    pairs = np.stack([values[byte & 15], values[byte >> 4]], axis=-1)
+    with np.errstate(over="ignore", under="ignore"):
+        powers = np.ldexp(1.0, byte - EXPONENT_BIAS)
+        numbers = (powers[:, None, None] * pairs).astype(np.float32)
+    return to_bfloat16(numbers).view(np.uint32).reshape(-1)
 
 
 def _e4m3() -> Array:
@@ -97,4 +110,4 @@ def _e4m3() -> Array:
 
 
 _E4M3 = _e4m3()
-_PAIRS = _pairs()
+_MXFP4 = _mxfp4()

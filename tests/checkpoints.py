@@ -112,6 +112,11 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         {"moe_intermediate_size": 32, "moe_k": 2, "moe_num_experts": 4},
     ),
     "llama": ("Llama-3.1-8B", {"rope_scaling": None}),
+    "mistral": ("Mistral-7B-Instruct-v0.3", {"head_dim": 16}),
+    "mixtral": (
+        "Mixtral-8x7B-v0.1",
+        {"intermediate_size": 32, "num_experts_per_tok": 2, "num_local_experts": 4},
+    ),
     "qwen3": ("Qwen3-8B", {"head_dim": 16, "max_window_layers": 4, "tie_word_embeddings": True}),
     "qwen2": ("Qwen2.5-7B", {"max_window_layers": 4}),
 }

@@ -41,7 +41,8 @@ def plan_text(plan: dict[str, Any], assumptions: Iterable[Assumption], width: in
     weights = f"{gib(plan['weights_bytes'])} GiB in bfloat16"
     if plan["source_bytes"] != plan["weights_bytes"]:
         weights += f", {gib(plan['source_bytes'])} GiB as they are"
-    lines = [*_named("Weights", f"{weights}   {plan['tensors']} tensors ({plan['origin']})", width)]
+    tensors = f"{plan['tensors']} tensors " if plan["tensors"] else ""  # 0: not known by name
+    lines = [*_named("Weights", f"{weights}   {tensors}({plan['origin']})", width)]
     for direction, title in DIRECTIONS.items():
         ways = [way for way in plan["ways"] if way["direction"] == direction]
         lines += ["", *_ways(title, ways, plan["recommended"][direction], width)]

@@ -23,6 +23,7 @@ from planner.errors import UsageError
 
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
+MOST_ALPHA = 1e9  # more is no number that anybody gave
 SECOND = ".lora_B."
 # An adapter in bfloat16 is rounded twice on its way into the weight: each time by half of 2^-8.
 PRODUCT_ERROR = 2**-7
@@ -56,7 +57,8 @@ def read_adapter(path: Path) -> Adapter:
     for field in ("use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out"):
         if folder.config.get(field):
             raise UsageError("convert.adapter_kind", path=path, field=field)
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
+    is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if alpha is None or not is_number or not abs(alpha) <= MOST_ALPHA:
         raise UsageError("convert.adapter_kind", path=path, field="lora_alpha")
     names = folder.tensors.keys()
     modules = {name[: -len(A)] for name in names if name.endswith((A, B))}
@@ -67,8 +69,12 @@ def read_adapter(path: Path) -> Adapter:
             there = module + (B if missing[0].endswith(A) else A)
             findings.append(damage("half_adapter", there=there, missing=missing[0]))
             continue
-        weight = f"{module.removeprefix(PREFIX)}.weight"
-        pairs[weight] = (folder.tensors[module + A], folder.tensors[module + B])
+        a, b = folder.tensors[module + A], folder.tensors[module + B]
+        if not (len(a.shape) == len(b.shape) == 2 and a.shape[0] == b.shape[1] > 0):
+            shapes = {"one": list(a.shape), "other": list(b.shape)}
+            findings.append(damage("no_product", module=module, **shapes))
+            continue
+        pairs[f"{module.removeprefix(PREFIX)}.weight"] = (a, b)
     return Adapter(
         folder=folder,
         scaling={
@@ -108,8 +114,8 @@ def misplaced(adapter: Adapter, base: dict[str, Tensor]) -> Iterator[Finding]:
         if weight not in base:
             yield damage("no_module", module=weight.removesuffix(".weight"))
             continue
-        shape = (b.shape[0], a.shape[-1])
-        if a.shape[0] != b.shape[-1] or shape != base[weight].shape:
+        shape = (b.shape[0], a.shape[1])
+        if shape != base[weight].shape:
             values = {"shape": list(shape), "wanted": list(base[weight].shape)}
             yield damage("adapter_shape", module=weight.removesuffix(".weight"), **values)
 
@@ -132,7 +138,8 @@ def not_merged(merged: Tensor, base: Source, adapter: Adapter, misfits: set[str]
     rows = rows_at_once(merged, base.block[0])
     counted = _Counted()
     for start in range(0, merged.shape[0], rows):
-        product = adapter.scaling[merged.name] * (b[start : start + rows] @ a)
+        with np.errstate(over="ignore", invalid="ignore"):  # then it is not the product either
+            product = adapter.scaling[merged.name] * (b[start : start + rows] @ a)
         held, before = read_rows(merged, start, rows), base.rows(merged.name, start, rows)
         counted.add(held, before, product)
     if not counted.off and counted.otherwise <= MOST_ROUNDED_OTHERWISE * counted.changed:
@@ -159,15 +166,16 @@ class _Counted:
         """Counts a block of rows."""
         bits = to_bfloat16(_float32(base) + product)
         expected, held = _float32(bits), _float32(merged)
-        gap = np.abs(held - expected)
-        # One step of bfloat16 is 2^-7 of a number at most.
-        tolerance = 2**-7 * np.maximum(np.abs(held), np.abs(expected))
-        beyond = ~(gap <= tolerance + PRODUCT_ERROR * np.abs(product))
+        with np.errstate(over="ignore", invalid="ignore"):
+            gap = np.abs(held - expected)
+            # One step of bfloat16 is 2^-7 of a number at most.
+            tolerance = 2**-7 * np.maximum(np.abs(held), np.abs(expected))
+            beyond = ~(gap <= tolerance + PRODUCT_ERROR * np.abs(product))
         self.changed += int((bits != base).sum())
         self.otherwise += int((bits != merged).sum())
         self.off += int(beyond.sum())
         if gap.size:
-            self.largest = max(self.largest, float(gap.max()))
+            self.largest = max(self.largest, float(np.nan_to_num(gap, nan=np.inf).max()))
 
 
 def _float32(bits: Array) -> Array:

@@ -137,6 +137,9 @@ MESSAGES: dict[str, Message] = {
         "{path} is not an adapter that can be checked: its {field} is of another kind",
         "give a LoRA adapter of one rank and one alpha",
     ),
+    "convert.no_product": Message(
+        "the adapter of {module} is {one} and {other}: the two have no product", _AGAIN
+    ),
     "convert.no_pairs": Message("the adapter holds no pair of lora_A and lora_B", _AGAIN),
     "convert.adapter_not_trained": Message(
         "all {matrices} second matrices of the adapter are zeros, as they start: nothing was"

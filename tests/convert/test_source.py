@@ -207,6 +207,16 @@ def test_a_packed_model_of_the_first_layers_is_whole(
     assert first.bytes_read < verify_hf(source).bytes_read
 
 
+def test_what_is_said_of_a_source_of_infinities_is_json(tmp_path: Path) -> None:
+    source, checkpoint = (write_checkpoint(tmp_path / name) for name in ("source", "checkpoint"))
+    weights = random_weights(tiny_config("qwen3_moe"))
+    weights["model.layers.2.mlp.gate.weight"][:] = 0x7F80
+    write_weights(source, weights)
+    result = verify_hf(checkpoint, source=source)
+    assert [each.id for each in result.findings] == ["convert.differs"]
+    json.dumps(result.to_json(), allow_nan=False)
+
+
 def test_a_search_for_where_tensors_come_from_ends(tmp_path: Path) -> None:
     """Of a checkpoint of which nothing is right, tensors are named and not searched for."""
     source = source_of(read_hf_folder(write_checkpoint(tmp_path / "source")))

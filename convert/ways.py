@@ -23,6 +23,7 @@ from planner.cluster import Assumption
 from planner.errors import UsageError
 from planner.parameters import model_parameters
 from planner.run import Run
+from planner.saving import ASSUMED_DISK_BYTES_PER_SECOND
 from planner.units import GIB
 
 
@@ -313,7 +314,7 @@ def _obstacle(way: Way, run: Run) -> str:
 def _assumptions() -> Iterator[Assumption]:
     yield Assumption(
         id="conversion.disk",
-        value=resources.ASSUMED_DISK_BYTES_PER_SECOND,
+        value=ASSUMED_DISK_BYTES_PER_SECOND,
         unit="bytes/s",
         source="of a node's disk, reading or writing: yours may differ tenfold",
     )

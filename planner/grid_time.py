@@ -1,9 +1,9 @@
 """The time of a micro-batch on a grid: what every stage and chunk takes, for any pipeline on it."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from planner.communication import Exchanged
-from planner.compute import PartSeconds
+from planner.layer_seconds import PartSeconds
 from planner.layer_view import LayerCounts, LayerSet
 from planner.layout import Recompute
 from planner.schedule import Passes, Schedule
@@ -11,7 +11,7 @@ from planner.split_view import SplitView, StageCounts
 from planner.step_time import Once, Overlap, StageSeconds, StepTime, step_time
 
 # Of the communication of layers, what is seen and what is hidden.
-_CAUSES = tuple(each.name for each in fields(Exchanged))
+_CAUSES = Exchanged._fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

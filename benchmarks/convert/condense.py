@@ -100,7 +100,7 @@ def main(gpu: str, measured: Path, runs: Path) -> None:
     RUNS.mkdir(exist_ok=True)
     for name in {row["run"] for row in rows}:
         run = json.loads((runs / name / "run.json").read_text("utf-8"))
-        (RUNS / f"{name}.json").write_text(json.dumps(without_paths(run), indent=1) + "\n")
+        (RUNS / f"{name}.json").write_text(json.dumps(without_paths(run)) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.findings import Finding, damage, doubt
-from convert.hf_folder import HfFolder, read_json_object
+from convert.hf_folder import CONFIG, HfFolder, read_json_object
 from planner.errors import UsageError
 from planner.model_config import model_spec_from_config
 from planner.model_spec import ModelSpec
@@ -17,6 +17,8 @@ from planner.yaml_files import one_line
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 # What a source may have, and what then must be carried.
 CARRIED = ("generation_config.json", "tokenizer_config.json")
+# How images and sound are prepared: one of them, as transformers 5 writes both into the second.
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 def model_of(path: Path, config: dict[str, Any]) -> ModelSpec | None:
@@ -25,6 +27,25 @@ def model_of(path: Path, config: dict[str, Any]) -> ModelSpec | None:
         return model_spec_from_config(config, name=path.name, origin=str(path))
     except UsageError:
         return None
+
+
+# What is wrong with a config.json itself, and not with what of it is known here.
+_SPOILED = (
+    "config.not_object",
+    "config.missing_field",
+    "config.bad_field",
+    "config.inconsistent",
+)
+
+
+def spoiled_config(path: Path, config: dict[str, Any]) -> Finding | None:
+    """What makes a config.json the config of no model; None for one that is just not known."""
+    try:
+        model_spec_from_config(config, name=path.name, origin=CONFIG)
+    except UsageError as error:
+        if error.message_id in _SPOILED:
+            return damage("bad_config", reason=str(error).removeprefix(f"{CONFIG}: "))
+    return None
 
 
 def carried_files(path: Path, source: Path | None) -> Iterator[Finding]:
@@ -39,11 +60,22 @@ def carried_files(path: Path, source: Path | None) -> Iterator[Finding]:
             yield doubt("not_carried", file=name)
     if source is None:
         return
+    yield from _not_carried(path, source)
     vocabularies = _vocabulary(path), _vocabulary(source)
     if None not in vocabularies and vocabularies[0] != vocabularies[1]:
         yield damage("other_vocabulary", source=source)
     if _chat_template(source) and not _chat_template(path):
         yield doubt("no_chat_template", source=source)
+
+
+def _not_carried(path: Path, source: Path) -> Iterator[Finding]:
+    """Code of the model, and how images and sound are prepared, that only the source has."""
+    for code in sorted(source.glob("*.py")):
+        if not (path / code.name).exists():
+            yield doubt("not_carried", file=code.name)
+    there = [name for name in PROCESSORS if (source / name).exists()]
+    if there and not any((path / name).exists() for name in PROCESSORS):
+        yield doubt("not_carried", file=there[0])
 
 
 def other_model(folder: HfFolder, source: HfFolder) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ def mcore_to_hf(
 
 @app.command()
 def verify(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder of weights, of either format.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A folder of weights, or of an adapter.")],
     source: Annotated[
         Path | None, typer.Option(help="The model that it was made from, to compare with.")
     ] = None,
@@ -81,16 +81,20 @@ def first_layers(
 def _run(run_folder: Path, script: str, *arguments: Path) -> None:
     """Becomes a script of the run folder.
 
-    Raises UsageError: those of `read_run`, run.no_script.
+    Raises UsageError: those of `read_run`, run.no_script; EnvironmentLacksError: run.no_bash.
     """
-    from planner.errors import UsageError
+    from planner.errors import EnvironmentLacksError, UsageError
     from planner.run import read_run
 
     read_run(run_folder)
     path = run_folder / script
     if not path.exists():
         raise UsageError("run.no_script", script=script, path=run_folder)
-    os.execvp("bash", ["bash", str(path), *map(str, arguments)])
+    try:  # an absolute path is never taken for an option
+        os.execvp("bash", ["bash", str(path.absolute()), *map(str, arguments)])
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise EnvironmentLacksError("run.no_bash", script=script, reason=reason) from None
 
 
 def main() -> None:

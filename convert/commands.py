@@ -3,9 +3,10 @@
 import time
 from pathlib import Path
 
+from convert.adapters import is_adapter
 from convert.findings import Verdict
 from convert.torch_dist import is_torch_dist
-from convert.verify import verify_hf, verify_torch_dist
+from convert.verify import verify_adapter, verify_hf, verify_torch_dist
 from planner.command import terminal_width, write_output
 from planner.errors import UsageError
 from planner.report.answer import FORMAT_VERSION
@@ -45,18 +46,23 @@ def run_verify(
 ) -> int:
     """Prints the verification of a checkpoint and gives the exit status.
 
-    Raises UsageError: convert.needs, convert.only_hf, convert.one_of, those of `verify_hf`.
+    Raises UsageError: convert.needs, convert.only_hf, convert.only_model, convert.one_of, those of
+    `verify_hf` and `verify_adapter`.
     """
     for flag, given in (("--trained", trained), ("--adapter", adapter is not None)):
         if given and source is None:
             raise UsageError("convert.needs", flag=flag, needs="--source")
         if given and is_torch_dist(checkpoint):
             raise UsageError("convert.only_hf", flag=flag, path=checkpoint)
+        if given and is_adapter(checkpoint):
+            raise UsageError("convert.only_model", flag=flag, path=checkpoint)
     if trained and adapter is not None:
         raise UsageError("convert.one_of", flag="--trained", other="--adapter")
     started = time.perf_counter()
     if is_torch_dist(checkpoint):
         result = verify_torch_dist(checkpoint, source=source)
+    elif is_adapter(checkpoint):
+        result = verify_adapter(checkpoint, source=source)
     else:
         result = verify_hf(checkpoint, source=source, trained=trained, adapter=adapter)
     seconds = time.perf_counter() - started

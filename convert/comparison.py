@@ -6,6 +6,7 @@ import numpy as np
 
 from convert.findings import Finding, damage
 from convert.safetensors_file import Tensor
+from convert.source import Source
 from convert.values import Array, difference, head, sample
 
 # A matrix that was fine-tuned stays close to what it was; one that has nothing to do with it has a
@@ -19,9 +20,10 @@ def same_tensors(
     tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], *, ignored: Iterable[str] = ()
 ) -> Iterator[Finding]:
     """Names and shapes that are not those of the source."""
-    for name in sorted(source.keys() - tensors.keys() - set(ignored)):
+    unneeded = set(ignored)
+    for name in sorted(source.keys() - tensors.keys() - unneeded):
         yield damage("not_of_source", tensor=name)
-    for name in sorted(tensors.keys() - source.keys()):
+    for name in sorted(tensors.keys() - source.keys() - unneeded):
         yield damage("more_than_source", tensor=name)
     for name in sorted(tensors.keys() & source.keys()):
         if tensors[name].shape != source[name].shape:
@@ -29,12 +31,12 @@ def same_tensors(
             yield damage("shape_of_source", tensor=name, **shapes)
 
 
-def unequal(tensor: Tensor, source: Mapping[str, Tensor]) -> Finding | None:
+def unequal(tensor: Tensor, source: Source) -> Finding | None:
     """What is wrong with a tensor that should equal the source's to the last bit.
 
     Raises DamagedFileError: convert.unreadable; ValueError where the types cannot be compared.
     """
-    found = difference(tensor, source[tensor.name])
+    found = source.difference(tensor)
     if not found.elements:
         return None
     begin = head(tensor, HEAD_ELEMENTS)
@@ -51,14 +53,14 @@ def unequal(tensor: Tensor, source: Mapping[str, Tensor]) -> Finding | None:
     )
 
 
-def unrelated(tensor: Tensor, source: Mapping[str, Tensor]) -> Finding | None:
+def unrelated(tensor: Tensor, source: Source) -> Finding | None:
     """What is wrong with a matrix that was trained from the source's.
 
     Raises DamagedFileError: convert.unreadable.
     """
     if len(tensor.shape) < 2 or tensor.elements < LEAST_ELEMENTS:
         return None
-    here, there = sample(tensor), sample(source[tensor.name])
+    here, there = sample(tensor), source.sample(tensor.name)
     if here is None or there is None:
         return None
     correlation = _correlation(here, there)
@@ -84,13 +86,20 @@ def _correlation(one: Array, other: Array) -> float | None:
     return float(a @ b) / norms
 
 
-def _siblings(tensor: Tensor, source: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """Other tensors of the source that begin as this one does and could be taken for it: those of
-    its layer first."""
+def _siblings(tensor: Tensor, source: Source) -> Iterator[Tensor]:
+    """Other tensors of the source that this one could be: those of its layer first, and not for
+    ever."""
     layer = tensor.name.split(".experts.")[0]
-    candidates = [
+    candidates = (
         other
-        for other in source.values()
+        for other in source.tensors.values()
         if other.name != tensor.name and (other.shape, other.dtype) == (tensor.shape, tensor.dtype)
-    ]
-    yield from sorted(candidates, key=lambda other: not other.name.startswith(layer))
+    )
+    near: list[Tensor] = []
+    far: list[Tensor] = []
+    for other in candidates if source.may_search() else ():
+        (near if other.name.startswith(layer) else far).append(other)
+    for other in (*near, *far):
+        if not source.may_search():
+            return
+        yield other

@@ -30,6 +30,8 @@ class Names:
     projections: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # of an expert
     packed_experts: bool = False  # one tensor for all experts, transposed
     shared: str = "shared_experts"
+    # transformers 5.19 keeps it in fp32 (_keep_in_fp32_modules_strict of the model's class)
+    fp32_router: bool = False
 
 
 # By the model_type of config.json. Types that are not here are compared with a source only.
@@ -37,6 +39,8 @@ NAMES: dict[str, Names] = {
     "qwen2": Names(),
     "qwen3": Names(),
     "llama": Names(),
+    "mistral": Names(),
+    "mixtral": Names(block="block_sparse_moe", projections=("w1", "w3", "w2")),
     "qwen2_moe": Names(shared="shared_expert"),
     "qwen3_moe": Names(),
     "olmoe": Names(),
@@ -49,7 +53,9 @@ NAMES: dict[str, Names] = {
         expert_bias="e_score_correction_bias",
         projections=("w1", "w3", "w2"),
     ),
-    "ernie4_5_moe": Names(expert_bias="moe_statics.e_score_correction_bias", expert_bias_rows=True),
+    "ernie4_5_moe": Names(
+        expert_bias="moe_statics.e_score_correction_bias", expert_bias_rows=True, fp32_router=True
+    ),
     "gpt_oss": Names(router="router", packed_experts=True),
 }
 

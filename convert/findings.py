@@ -1,5 +1,6 @@
 """What a check says about a checkpoint: sentences with their values, and how bad each is."""
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -64,7 +65,7 @@ class Verification:
     """What was checked of a checkpoint, how much of it, and what was found."""
 
     checkpoint: str
-    kind: str  # "hugging-face" or "torch_dist"
+    kind: str  # "hugging-face", "adapter" or "torch_dist"
     checks: list[str] = field(default_factory=list)  # what was checked, as sentences
     not_checked: list[str] = field(default_factory=list)  # what was not, and why
     findings: list[Finding] = field(default_factory=list)
@@ -105,5 +106,7 @@ class Verification:
 
 
 def _plain(value: object) -> object:
-    """A value as JSON has it."""
+    """A value as JSON has it, which knows no infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value if isinstance(value, int | float | str | list | None) else str(value)

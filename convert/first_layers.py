@@ -11,6 +11,7 @@ from convert.carried import model_of
 from convert.expected import NAMES, expected_shapes
 from convert.findings import DamagedFileError
 from convert.hf_folder import CONFIG, INDEX, SCALE, HfFolder, read_hf_folder
+from convert.quantised import PACKED
 from convert.safetensors_file import Tensor
 from convert.values import pieces
 from planner.errors import UsageError
@@ -18,6 +19,7 @@ from planner.errors import UsageError
 LAYERS = "num_hidden_layers"
 # Layers for multi-token prediction follow the last one: the model is written without them.
 NONE_OF = ("num_nextn_predict_layers", "num_mtp_layers")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx")
 LAYER_NUMBERS = "mlp_only_layers"
 
 
@@ -79,17 +81,24 @@ def _first_tensors(folder: HfFolder, config: dict[str, Any]) -> dict[str, Tensor
     model = model_of(folder.path, config)
     names = expected_shapes(model) if model else None
     assert names is not None, "fewer layers of a model that is known"
-    wanted = [*names, *(f"{name}{SCALE}" for name in names if f"{name}{SCALE}" in folder.tensors)]
+    stored = [stored for name in names for stored in _as_stored(name, folder)]
+    wanted = [*stored, *(f"{name}{SCALE}" for name in names if f"{name}{SCALE}" in folder.tensors)]
     missing = [name for name in wanted if name not in folder.tensors]
     if missing:
         raise UsageError("convert.damaged", path=folder.path, reason=f"{missing[0]} is missing")
     return {name: folder.tensors[name] for name in wanted}
 
 
+def _as_stored(name: str, folder: HfFolder) -> list[str]:
+    """The names of a tensor in its folder: two where it is packed."""
+    packed = [f"{name}{end}" for end in PACKED]
+    return packed if all(each in folder.tensors for each in packed) else [name]
+
+
 def _copy_beside(model: Path, target: Path) -> None:
     """Copies the small files: tokenizer, settings, code of the model."""
     for path in model.iterdir():
-        is_weight = path.suffix in (".safetensors", ".bin", ".pt", ".gguf")
+        is_weight = path.suffix in WEIGHTS
         if path.is_file() and not is_weight and path.name not in (CONFIG, INDEX):
             shutil.copy(path, target / path.name)
 

@@ -115,8 +115,11 @@ def _follow(
     """The tensors that an index names, each from the file that it names."""
     for file in sorted(set(weight_map.values()) - files):
         findings.append(damage("missing_file", file=file))
-    for file in sorted(files - set(weight_map.values())):
-        findings.append(damage("stray_file", file=file))
+    for file in sorted(set(held) - set(weight_map.values())):
+        if held[file]:
+            findings.append(damage("stray_file", file=file))
+        else:
+            findings.append(damage("empty", file=file))
     tensors = {}
     for name, file in weight_map.items():
         if name in held.get(file, {}):

@@ -6,16 +6,19 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from planner.memory import ASSUMED_NCCL_BYTES, CUDA_CONTEXT_BYTES
+from planner.saving import ASSUMED_DISK_BYTES_PER_SECOND
 from planner.units import GIB
 
-# Host memory of one process of ms-swift that converts, without weights: what `megatron export` had
-# beside its pinned copy, and `swift export` beside its weights (benchmarks/convert).
-PROCESS_BYTES = int(2.0 * GIB)
+# Host memory of one process of ms-swift that converts, without weights: 2.0 to 2.5 GiB of
+# `megatron export` beside its pinned copy, and of `swift export` beside its weights
+# (benchmarks/convert).
+PROCESS_BYTES = int(2.2 * GIB)
+# What such a process has on a GPU beside what torch reserves: 1.0 to 1.2 GiB in 13 conversions, of
+# one rank and of two that spoke over sockets (benchmarks/convert). NCCL over NVLink: not measured.
+CONTEXT_BYTES = int(1.1 * GIB)
 # Of a conversion of 6 GB, all but reading and writing at the measured 1.5 GB/s: starting two
 # processes, imports, building the model, making tables of its tensors (benchmarks/convert).
 START_SECONDS = 40.0
-ASSUMED_DISK_BYTES_PER_SECOND = 1e9  # of a node, reading or writing
 SHARD_BYTES = 5 * 10**9  # mcore-bridge 1.6.5, mcore_bridge/bridge/gpt_bridge.py:2122
 # Sparse layers whose experts transformers holds twice while it puts them together: 2.2 GiB more
 # than the weights at 1.1 GiB a layer were measured, once.
@@ -34,6 +37,9 @@ class Need:
     stage_fc1: int  # gate and up of all routed experts of the fullest rank
     model_fc1: int  # of the whole model
     merges_anew: bool  # loading puts gate and up together in new memory
+    merges_adapters: bool
+    largest_layer: int
+    table: int  # embedding or head
     saving_peak: int  # on the rank that writes files of Hugging Face's format
     staging_factor: float  # pinned memory is given in powers of two
     world_size: int
@@ -77,6 +83,23 @@ GATHERED = Term(
     " gpt_bridge.py:499",
     value=lambda need: need.stage_fc1 if need.merges_anew else need.experts_fc1,
 )
+GATHERED_ALONE = Term(
+    id="experts_put_together",
+    formula="gate and up of one layer's routed experts once more: the model is on the host",
+    source="ms-swift 4.6.0, swift/megatron/convert.py:21: use_cpu_initialization; mcore-bridge"
+    " 1.6.5, gpt_bridge.py:499; measured: benchmarks/convert",
+    value=lambda need: need.experts_fc1,
+)
+ADAPTER_PRODUCT = Term(
+    id="adapter_product",
+    formula="what is added to gate and up of one layer's routed experts, in fp32, where it is more"
+    " than loading has put together",
+    source="mcore-bridge 1.6.5, mcore_bridge/tuners/lora.py:535: of all experts at once; measured:"
+    " benchmarks/convert",
+    value=lambda need: (
+        max(0, 2 * need.experts_fc1 - GATHERED.value(need)) if need.merges_adapters else 0
+    ),
+)
 HF_MODEL = Term(
     id="hf_model",
     formula="2 B x parameters: transformers loads the model onto the GPU first",
@@ -91,15 +114,9 @@ IN_TRANSIT = Term(
 )
 CONTEXT = Term(
     id="cuda_context",
-    formula=f"{CUDA_CONTEXT_BYTES / GIB:.2f} GiB",
-    source="measured, see memory.md",
-    value=lambda need: CUDA_CONTEXT_BYTES,
-)
-NCCL = Term(
-    id="nccl",
-    formula=f"{ASSUMED_NCCL_BYTES / GIB:.1f} GiB with more than one GPU",
-    source="assumed, see memory.md",
-    value=lambda need: ASSUMED_NCCL_BYTES if need.world_size > 1 else 0,
+    formula=f"{CONTEXT_BYTES / GIB:.1f} GiB",
+    source="measured, with NCCL over sockets: benchmarks/convert",
+    value=lambda need: CONTEXT_BYTES,
 )
 PROCESSES = Term(
     id="processes",
@@ -168,4 +185,22 @@ WRITING_ALONE = Term(
     formula="bytes / one disk's rate",
     source="mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:119: the first rank writes",
     value=lambda need: need.weights / ASSUMED_DISK_BYTES_PER_SECOND,
+)
+# What comparing logits takes more, on the GPUs of the first node and then on its host.
+IN_FP32 = Term(
+    id="layer_in_fp32",
+    formula="the largest layer and the head or embedding, in fp32",
+    source="ms-swift 4.6.0, swift/megatron/utils/convert_utils.py:226: a module at a time; torch"
+    " keeps what was freed; measured once: benchmarks/convert",
+    value=lambda need: 2 * (need.largest_layer + need.table),
+)
+SMOKE_GPU = (HF_MODEL, IN_TRANSIT, CONTEXT)  # `swift infer` loads it by transformers, as it is
+PRECISION_GPU = (HF_MODEL, IN_TRANSIT, IN_FP32)
+PRECISION_HOST = (
+    Term(
+        id="hf_model",
+        formula="2 B x parameters, when its logits are there",
+        source="ms-swift 4.6.0, swift/megatron/utils/convert_utils.py:231",
+        value=lambda need: need.weights,
+    ),
 )

@@ -16,25 +16,33 @@ from planner.yaml_files import one_line
 LENGTH_BYTES = 8
 MOST_HEADER_BYTES = 100_000_000  # MAX_HEADER_SIZE of safetensors 0.8, safetensors/src/tensor.rs
 
-# Bytes of an element: the types of safetensors 0.8 that whole bytes hold.
-DTYPE_BYTES = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "F8_E8M0": 1,
-    "I64": 8,
-    "U64": 8,
-    "I32": 4,
-    "U32": 4,
-    "I16": 2,
-    "U16": 2,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
+# Bits of an element: the types of safetensors 0.8.
+DTYPE_BITS = {
+    "F64": 64,
+    "F32": 32,
+    "F16": 16,
+    "BF16": 16,
+    "F8_E4M3": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2": 8,
+    "F8_E5M2FNUZ": 8,
+    "F8_E8M0": 8,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F4": 4,
+    "C64": 64,
+    "I64": 64,
+    "U64": 64,
+    "I32": 32,
+    "U32": 32,
+    "I16": 16,
+    "U16": 16,
+    "I8": 8,
+    "U8": 8,
+    "BOOL": 8,
 }
+# How many bytes are read as one number: of narrower types the byte that several share.
+DTYPE_BYTES = {dtype: max(1, bits // 8) for dtype, bits in DTYPE_BITS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +50,7 @@ class Tensor:
     """A tensor of a file. `offset` counts from the start of the file; `size` is in bytes."""
 
     name: str
-    dtype: str  # of DTYPE_BYTES
+    dtype: str  # of DTYPE_BITS
     shape: tuple[int, ...]
     path: Path
     offset: int
@@ -101,11 +109,11 @@ def _tensors(path: Path, text: bytes, start: int) -> list[Tensor]:
 def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
     dtype, shape = entry["dtype"], tuple(entry["shape"])
     first, last = entry["data_offsets"]
-    if dtype not in DTYPE_BYTES:
+    if dtype not in DTYPE_BITS:
         raise ValueError(f"{name} has the unknown type {dtype}")
     if not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
         raise ValueError(f"{name} has sizes that are no whole numbers")
-    if prod(shape) * DTYPE_BYTES[dtype] != last - first:
+    if prod(shape) * DTYPE_BITS[dtype] != 8 * (last - first):
         raise ValueError(f"{name} has {last - first} bytes, not those of {dtype} {list(shape)}")
     return Tensor(
         name=name, dtype=dtype, shape=shape, path=path, offset=start + first, size=last - first

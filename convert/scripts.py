@@ -10,19 +10,16 @@ from convert.direction import (
     carries_mtp,
     has_single_process,
     is_lora,
-    precision_needs,
 )
 from convert.sizes import (
-    BYTES_PER_PARAMETER,
     ConversionSizes,
     conversion_sizes,
     trained_mtp_layers,
 )
-from convert.ways import Kind, way_of
+from convert.ways import Kind, precision_of, way_of
 from launch.arguments import Folders, model_args
 from launch.text import comment, fill, shell_words
 from planner.dialects import Flags, argv, load_dialect, model_hint, translate, words
-from planner.parameters import model_parameters
 from planner.run import Run
 from planner.swift_args import ArgValue, pipeline_args
 from planner.units import GIB
@@ -60,7 +57,7 @@ fi"""
 ADAPTER_NOTE = """\
 # ADAPTER=1 writes the adapter alone, in PEFT's format, instead of merging it into the model."""
 ADAPTER_TARGET = '[[ "${ADAPTER:-0}" == 0 ]] || target="$target-adapter"'
-ADAPTER_ARGUMENTS = '[[ "${ADAPTER:-0}" == 0 ]] || command+=(--merge_lora false)'
+ADAPTER_ARGUMENTS = '[[ "${ADAPTER:-0}" == 0 ]] || { command+=(--merge_lora false) && gib=1; }'
 SMOKE_TOKENS = 32
 PRECISION: dict[str, ArgValue] = {"test_convert_precision": True, "test_convert_dtype": "float32"}
 
@@ -162,6 +159,7 @@ def _common(run: Run, direction: Direction) -> dict[str, object]:
         "converter_environment": MEGATRON_OR_SWIFT if single_process else MEGATRON_ONLY,
         "precision": shell_words(argv(PRECISION)),
         "precision_cost": _precision_cost(run),
+        "disk_gib": math.ceil(way_of(run, Kind.MEGATRON, direction).disk_bytes / GIB),
         "single_process": SINGLE_PROCESS.format(arguments=alone) if single_process else "",
     }
 
@@ -176,10 +174,10 @@ def _single_process_note(run: Run, direction: Direction) -> str:
 def _precision_cost(run: Run) -> str:
     """What comparing logits takes: transformers loads the model once more, over the first node's
     GPUs (4.6.0, swift/megatron/pipelines/export/export.py: device_map auto on the first rank)."""
-    gib = math.ceil(sum(model_parameters(run.model).values()) * BYTES_PER_PARAMETER / GIB)
-    cost = f"{gib} GiB on the GPUs of the first node"
-    needs = precision_needs(run)
-    return cost + (f"\n# and {needs}" if needs else "")
+    more = precision_of(run)
+    gpu, host = (math.ceil(size / GIB) for size in (more.gpu_bytes, more.host_bytes))
+    cost = f"{gpu} GiB on the GPUs of the first node, then {host} GiB on its host"
+    return cost + (f"\n# and {more.needs}" if more.needs else "")
 
 
 def _where(sizes: ConversionSizes) -> str:

@@ -15,9 +15,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from convert.findings import DamagedFileError, Finding, damage
 from convert.hf_folder import read_json_object
-from convert.safetensors_file import Tensor
+from convert.safetensors_file import DTYPE_BYTES, Tensor
 from planner.errors import UsageError
 from planner.yaml_files import one_line
 
@@ -37,10 +39,13 @@ DTYPES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
+MOST_CELLS = 10**8
+LONGEST_NAME = 255  # of a file, as Linux has them
 LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name (PKZIP APPNOTE 4.3.7)
 # What is not weights: states of the optimizer (megatron-core 0.16.1, optimizer/distrib_optimizer.py
 # and optimizer/optimizer.py name them so), and counters and buffers of the router.
 NOT_PARAMETERS = ("optimizer.", "chained_", "rng_state", "rerun_state")
+ADAPTERS = (".lora_A.", ".lora_B.")  # of peft 0.20, in the names of what it adds
 BUFFERS = ("expert_bias", "local_tokens_per_expert", "_extra_state")
 
 
@@ -68,6 +73,11 @@ class Stored:
         """Whether the model's parameters count it."""
         is_state = self.name.startswith(NOT_PARAMETERS)
         return not is_state and self.name.rsplit(".", 1)[-1] not in BUFFERS
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it belongs to what LoRA adds."""
+        return any(each in self.name for each in ADAPTERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +121,8 @@ def read_torch_dist(path: Path) -> TorchDist:
         else:
             findings += _files(folder, tensors, objects)
             findings += _chunks(tensors)
+            if not any(one.is_parameter for one in tensors.values()):
+                findings.append(damage("empty", file=INDEX))
     return TorchDist(path=folder, tensors=tensors, findings=tuple(findings))
 
 
@@ -128,8 +140,8 @@ def _newest(path: Path, findings: list[Finding]) -> Path | None:
         findings.append(damage("bad_file", file=TRACKER, reason=one_line(error)))
         return None
     folder = path / f"iter_{iteration:07d}"
-    if not folder.is_dir():
-        findings.append(damage("torn", file=folder.name))
+    if not (len(folder.name) <= LONGEST_NAME and folder.is_dir()):
+        findings.append(damage("torn", file=folder.name[:LONGEST_NAME]))
         return None
     return folder
 
@@ -217,15 +229,49 @@ def _files(folder: Path, tensors: dict[str, Stored], objects: list[Piece]) -> It
 
 
 def _chunks(tensors: dict[str, Stored]) -> Iterator[Finding]:
-    """Tensors of which parts were never written."""
+    """Tensors of which parts were never written, or more than once."""
     for tensor in tensors.values():
         covered = sum(prod(sizes) for sizes in tensor.chunks.values())
-        if covered != prod(tensor.shape):
+        if min(tensor.shape, default=0) < 0 or not all(
+            _inside(begin, sizes, tensor.shape) for begin, sizes in tensor.chunks.items()
+        ):
+            yield damage("outside", tensor=tensor.name, shape=list(tensor.shape))
+        elif covered != prod(tensor.shape):
             yield damage(
                 "not_covered", tensor=tensor.name, covered=covered, elements=prod(tensor.shape)
             )
+        elif _overlap(tensor.chunks):
+            yield damage("overlap", tensor=tensor.name)
         for begin in sorted(tensor.chunks.keys() - tensor.pieces.keys()):
             yield damage("not_stored", tensor=tensor.name, begin=list(begin))
+
+
+def _inside(begin: tuple[int, ...], sizes: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a part lies in a tensor."""
+    return len(begin) == len(sizes) == len(shape) and all(
+        min(start, size) >= 0 and start + size <= whole
+        for start, size, whole in zip(begin, sizes, shape, strict=True)
+    )
+
+
+def _overlap(chunks: dict[tuple[int, ...], tuple[int, ...]]) -> bool:
+    """Whether two parts share a number: counted in the cells that all their edges make."""
+    if len(chunks) < 2:
+        return False
+    ends = {
+        begin: tuple(map(sum, zip(begin, sizes, strict=True))) for begin, sizes in chunks.items()
+    }
+    edges = [sorted(set(axis)) for axis in zip(*chunks, *ends.values(), strict=True)]
+    places = [{edge: place for place, edge in enumerate(axis)} for axis in edges]
+    if prod(len(axis) - 1 for axis in edges) > MOST_CELLS:
+        return False  # no layout of parts is that irregular
+    cells = np.zeros([len(axis) - 1 for axis in edges], dtype=np.uint8)
+    for begin, end in ends.items():
+        part = tuple(slice(at[a], at[b]) for at, a, b in zip(places, begin, end, strict=True))
+        if cells[part].any():
+            return True
+        cells[part] = 1
+    return False
 
 
 class _Window(RawIOBase):
@@ -260,15 +306,18 @@ def stored_numbers(folder: Path, stored: Stored) -> Iterator[Tensor]:
 
     Raises DamagedFileError: convert.bad_archive.
     """
+    assert stored.dtype is not None
     for begin, piece in stored.pieces.items():
         shape = stored.chunks.get(begin, ())
         try:
             offset, size = _numbers(folder / piece.file, piece)
+            promised = prod(shape) * DTYPE_BYTES[stored.dtype]
+            if size != promised:
+                raise ValueError(f"it holds {size} bytes, and the index says {promised}")
         except (OSError, zipfile.BadZipFile, *_MALFORMED) as error:
             raise DamagedFileError(
                 damage("bad_archive", file=piece.file, tensor=stored.name, reason=one_line(error))
             ) from None
-        assert stored.dtype is not None
         yield Tensor(
             name=stored.name,
             dtype=stored.dtype,

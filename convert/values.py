@@ -165,7 +165,7 @@ def difference(one: Tensor, other: Tensor) -> Difference:
         elements += int((a != b).sum())
         x, y = as_float32(a, one.dtype), as_float32(b, one.dtype)
         if x is not None and y is not None:
-            largest = max(largest or 0.0, _largest(x, y))
+            largest = max(largest or 0.0, largest_gap(x, y))
     return Difference(elements=elements, largest=largest)
 
 
@@ -189,14 +189,27 @@ def _rounded_difference(one: Tensor, other: Tensor) -> Difference:
             elements += int((expected != part).sum())
             x, y = as_float32(expected, "BF16"), as_float32(part, "BF16")
             assert x is not None and y is not None
-            largest = max(largest or 0.0, _largest(x, y))
+            largest = max(largest or 0.0, largest_gap(x, y))
     return Difference(elements=elements, largest=largest)
 
 
-def _largest(x: Array, y: Array) -> float:
+def largest_gap(x: Array, y: Array) -> float:
+    """The largest difference between two rows of numbers; infinite where none can be told."""
     with np.errstate(invalid="ignore", over="ignore"):
         gaps = np.abs(x.astype(np.float64) - y.astype(np.float64))
     return float(np.nanmax(gaps)) if not np.isnan(gaps).all() else float("inf")
+
+
+def read_rows(tensor: Tensor, start: int, number: int) -> Array:
+    """The bits of some rows of a matrix, no more than it has.
+
+    Raises DamagedFileError: convert.unreadable.
+    """
+    rows, columns = min(number, tensor.shape[0] - start), tensor.shape[1]
+    size = DTYPE_BYTES[tensor.dtype]
+    held = np.empty(rows * columns * size, dtype=np.uint8)
+    _read(tensor, start * columns * size, held)
+    return held.view(np.dtype(f"u{size}")).reshape(rows, columns)
 
 
 def head(tensor: Tensor, elements: int) -> Array:

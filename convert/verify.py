@@ -7,24 +7,22 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from convert.adapters import Adapter, misplaced, not_merged, read_adapter
+from convert.adapters import Adapter, misplaced, not_merged, read_adapter, zeros_of_adapters
 from convert.carried import carried_files, model_of, other_model
-from convert.comparison import same_tensors, unequal, unrelated
-from convert.expected import expected_shapes, mtp_prefixes
+from convert.comparison import unequal, unrelated
+from convert.expected import mtp_prefixes
 from convert.findings import DamagedFileError, Finding, Verification, damage
-from convert.hf_folder import CONFIG, SCALE, HfFolder, read_config, read_hf_folder
+from convert.hf_folder import CONFIG, HfFolder, read_config, read_hf_folder
 from convert.initial import can_tell, initial_deviations, is_drawn, left_at_start
+from convert.names import check_names
 from convert.safetensors_file import Tensor
+from convert.source import Source, source_of
 from convert.torch_dist import TorchDist, read_torch_dist, stored_numbers
 from convert.values import content, difference
 from planner.model_spec import ModelSpec
 from planner.parameters import model_parameters
 
 WORKERS = 4  # each holds a piece or two: reading and looking overlap
-
-# What config.json calls the types, and what safetensors does.
-DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-PACKED = {"_blocks", "_scales"}  # what stands in the place of a weight in mxfp4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ def verify_hf(
     result = Verification(checkpoint=str(path), kind="hugging-face")
     result.findings += folder.findings
     result.checks.append("files: lengths, headers and the index")
-    _names(folder, origin, result)
+    check_names(folder, origin, result)
     result.findings += carried_files(path, source)
     result.checks.append("config, tokenizer and settings of generation")
     if origin is not None:
@@ -83,83 +81,54 @@ def verify_torch_dist(path: Path, *, source: Path | None = None) -> Verification
     weights = [one for one in checkpoint.tensors.values() if one.is_parameter]
     result.tensors = len(weights)
     result.parameters = sum(prod(one.shape) for one in weights)
-    if source is None:
+    if weights and all(one.is_adapter for one in weights):
+        result.not_checked.append("parameters: it holds an adapter alone, and no model")
+    elif source is None:
         result.not_checked.append("parameters: give --source, the model, to have them counted")
     else:
         _count(result, checkpoint, source)
     broken = {finding.values.get("file") for finding in checkpoint.findings}
     pieces = list(_stored(checkpoint, broken, result))
     result.bytes_read = sum(piece.size for piece in pieces)
-    for look in _look_at_all(pieces, lambda piece: _look(piece, ())):
-        result.findings += look.findings
+    looks = _look_at_all(pieces, lambda piece: _look(piece, ()))
+    result.findings += zeros_of_adapters(
+        [finding for look in looks for finding in look.findings], [piece.name for piece in pieces]
+    )
     result.checks.append("numbers: NaN, infinity, nothing but zeros")
     return result
 
 
-# -- Hugging Face's format ---------------------------------------------------------------------
+def verify_adapter(path: Path, *, source: Path | None = None) -> Verification:
+    """What is wrong with an adapter in PEFT's format; `source` is the model that it belongs to.
 
-
-def _names(folder: HfFolder, origin: HfFolder | None, result: Verification) -> None:
-    """Holds names, shapes and types against config.json, and against the source."""
-    model = model_of(folder.path, folder.config)
-    expected = expected_shapes(model) if model else None
-    if model is None or expected is None:
-        named = folder.config.get("model_type")
-        result.not_checked.append(f"names of tensors: those of {named} models are not known")
-    else:
-        result.findings += _unexpected(folder, model, expected)
-        result.checks.append(f"names and shapes: those of the {model.model_type} of config.json")
-    if origin is not None:
-        known = {finding.values.get("tensor") for finding in result.findings}
-        ignored = _quantised(origin.tensors) | folder.lost
-        found = same_tensors(folder.tensors, origin.tensors, ignored=ignored)
-        result.findings += (each for each in found if each.values["tensor"] not in known)
-        result.checks.append("names and shapes: those of the source")
-    result.findings += _types(folder)
-
-
-def _unexpected(
-    folder: HfFolder, model: ModelSpec, expected: dict[str, tuple[int, ...]]
-) -> Iterator[Finding]:
-    prefixes = tuple(mtp_prefixes(model))
-    there = folder.tensors.keys() - _quantised(folder.tensors)
-    packed = {name[: -len(end)] for name in folder.tensors for end in PACKED if name.endswith(end)}
-    missing = expected.keys() - there - packed - folder.lost
-    of_mtp = {name for name in missing if name.startswith(prefixes)} if prefixes else set()
-    if of_mtp and not any(name.startswith(prefixes) for name in there):
-        yield damage("missing_mtp", layers=len(prefixes), tensors=len(of_mtp))
-        missing -= of_mtp
-    for name in sorted(missing):
-        yield damage("missing_tensor", tensor=name, shape=list(expected[name]))
-    for name in sorted(there - expected.keys()):
-        values = {"tensor": name, "shape": list(folder.tensors[name].shape)}
-        yield damage("stray_tensor", **values, model_type=model.model_type)
-    for name in sorted(there & expected.keys()):
-        if folder.tensors[name].shape != expected[name]:
-            shapes = {"shape": list(folder.tensors[name].shape), "wanted": list(expected[name])}
-            yield damage("shape", tensor=name, **shapes)
-
-
-def _quantised(tensors: dict[str, Tensor]) -> set[str]:
-    """Scales of quantised weights, and weights that are packed with theirs."""
-    scales = {name for name in tensors if name.endswith(SCALE)}
-    scales = {name for name in scales if name[: -len(SCALE)] in tensors}
-    return scales | {name for name in tensors if name.endswith(tuple(PACKED))}
-
-
-def _types(folder: HfFolder) -> Iterator[Finding]:
-    """Matrices of another type than config.json says; quantised ones are what they are.
-
-    One row is no matrix: biases of experts, which stay in fp32, have that shape too.
+    Raises UsageError: those of `read_adapter` and `read_hf_folder`.
     """
-    named = folder.config.get("dtype", folder.config.get("torch_dtype"))
-    wanted = DTYPES.get(str(named))
-    if wanted is None or "quantization_config" in folder.config:
-        return
-    for tensor in folder.tensors.values():
-        is_matrix = len(tensor.shape) > 1 and tensor.shape[0] > 1
-        if is_matrix and tensor.dtype != wanted:
-            yield damage("dtype", tensor=tensor.name, dtype=tensor.dtype, wanted=wanted)
+    adapter = read_adapter(path)
+    origin = read_hf_folder(source) if source else None
+    tensors = [*adapter.folder.tensors.values()]
+    result = Verification(checkpoint=str(path), kind="adapter")
+    result.findings += adapter.findings
+    if not adapter.pairs:
+        result.findings.append(damage("no_pairs"))
+    result.checks.append(f"files, and both matrices of {len(adapter.pairs)} weights")
+    result.not_checked += (f"{name} of the adapter" for name in adapter.others)
+    if origin is None:
+        result.not_checked.append("that it fits: give --source, the model, to have shapes compared")
+    else:
+        result.findings += misplaced(adapter, origin.tensors)
+        result.checks.append("names and shapes: those of the source")
+    looks = _look_at_all(tensors, lambda tensor: _look(tensor, ()))
+    result.findings += zeros_of_adapters(
+        [finding for look in looks for finding in look.findings], [each.name for each in tensors]
+    )
+    result.checks.append("numbers: NaN, infinity, nothing but zeros")
+    result.tensors = len(tensors)
+    result.parameters = sum(tensor.elements for tensor in tensors)
+    result.bytes_read = sum(tensor.size for tensor in tensors)
+    return result
+
+
+# -- Hugging Face's format ---------------------------------------------------------------------
 
 
 def _numbers(
@@ -172,10 +141,10 @@ def _numbers(
 ) -> None:
     """Looks at the numbers of every tensor, and at those of the source beside them."""
     deviations = initial_deviations(folder.config)
-    source = origin.tensors if origin else {}
+    source = source_of(origin)
     misfits: set[str] = set()
     if adapter is not None:
-        found = list(misplaced(adapter, source))
+        found = list(misplaced(adapter, source.tensors))
         misfits = {f"{each.values['module']}.weight" for each in found}
         result.findings += (*adapter.findings, *found)
         result.not_checked += (f"{name} of the adapter" for name in adapter.others)
@@ -187,10 +156,9 @@ def _numbers(
 
     def look(tensor: Tensor) -> _Look:
         seen = _look(tensor, deviations)
-        other = source.get(tensor.name)
-        if other is None or other.shape != tensor.shape or seen.findings:
+        if source.shape(tensor.name) != tensor.shape or seen.findings:
             return seen
-        return _beside(seen, tensor, source[tensor.name], compare)
+        return _beside(seen, tensor, source, compare, exact=not trained and adapter is None)
 
     tensors = sorted(folder.tensors.values(), key=lambda each: (each.path, each.offset))
     looks = _look_at_all(tensors, look)
@@ -211,16 +179,16 @@ def _numbers(
 def _compared(
     tensors: list[Tensor],
     looks: list[_Look],
-    source: dict[str, Tensor],
+    source: Source,
     result: Verification,
     *,
     trained: bool,
     adapter: Adapter | None,
 ) -> None:
     """Says how the tensors compare with the source's."""
-    beside = [one for one in tensors if one.name in source]
+    beside = [one.name for one in tensors if source.shape(one.name) is not None]
     equal = sum(one.is_equal for one in looks)
-    result.bytes_read += sum(source[one.name].size for one in beside)
+    result.bytes_read += sum(map(source.size, beside))
     for types, number in Counter(one.not_compared for one in looks if one.not_compared).items():
         result.not_checked.append(f"{number} tensors against the source: {types}")
     if adapter is not None:
@@ -257,12 +225,17 @@ def _look(tensor: Tensor, deviations: Iterable[float]) -> _Look:
 
 
 def _beside(
-    seen: _Look, tensor: Tensor, other: Tensor, compare: Callable[[Tensor], Finding | None]
+    seen: _Look,
+    tensor: Tensor,
+    source: Source,
+    compare: Callable[[Tensor], Finding | None],
+    *,
+    exact: bool,
 ) -> _Look:
-    """What a tensor beside that of the source tells."""
+    """What a tensor beside that of the source tells; `exact`: it is compared to the last bit."""
     try:
         found = compare(tensor)
-        is_equal = found is None and not difference(tensor, other).elements
+        is_equal = found is None and (exact or not source.difference(tensor).elements)
     except DamagedFileError as error:
         return replace(seen, findings=[error.finding])
     except ValueError as error:
@@ -315,7 +288,9 @@ def _stored(checkpoint: TorchDist, broken: set[object], result: Verification) ->
 def _count(result: Verification, checkpoint: TorchDist, source: Path) -> None:
     """Holds the number of parameters against the model's."""
     model = model_of(source, read_config(source / CONFIG))
-    if model is None or not checkpoint.tensors:
+    if not checkpoint.tensors:
+        return
+    if model is None:
         result.not_checked.append("parameters: the model's config.json is not understood")
         return
     has_mtp = any(name.startswith("mtp.") for name in checkpoint.tensors)

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,20 @@ from convert import resources
 from convert.direction import Direction, has_single_process, is_lora, precision_needs
 from convert.expected import expected_shapes
 from convert.hf_folder import read_hf_folder
-from convert.resources import SHARD_BYTES, Need, Term, amounts, power_of_two
+from convert.need import need_of
+from convert.resources import Need, Term, amounts
 from convert.sizes import (
     ASSUMED_WEIGHTS_FRACTION,
     BYTES_PER_PARAMETER,
-    MOST_ROUNDING,
     ConversionSizes,
     conversion_sizes,
     trained_mtp_layers,
 )
 from planner.cluster import Assumption
 from planner.errors import UsageError
-from planner.model_spec import LayerKind, ModelSpec
 from planner.parameters import model_parameters
-from planner.parts import embedding_part, layer_parts
-from planner.releases import version_of
 from planner.run import Run
+from planner.saving import ASSUMED_DISK_BYTES_PER_SECOND
 from planner.units import GIB
 
 
@@ -48,18 +44,15 @@ class Recipe:
     seconds: tuple[Term, ...]
 
 
-# megatron-core puts gate and up together by a function that ms-swift replaces up to 0.17 only.
-MERGES_ANEW_SINCE = "0.18"
-
 R = resources
 RECIPES: dict[tuple[Kind, Direction], Recipe] = {
     (Kind.MEGATRON, Direction.TO_MCORE): Recipe(
-        gpu=(R.WEIGHTS, R.CONTEXT, R.NCCL),
+        gpu=(R.WEIGHTS, R.CONTEXT),
         host=(R.PROCESSES, R.STAGED),
         seconds=(R.START, R.READING, R.WRITING),
     ),
     (Kind.MEGATRON, Direction.TO_HF): Recipe(
-        gpu=(R.WEIGHTS, R.GATHERED, R.CONTEXT, R.NCCL),
+        gpu=(R.WEIGHTS, R.GATHERED, R.ADAPTER_PRODUCT, R.CONTEXT),
         host=(R.PROCESSES, R.UNWRITTEN),
         seconds=(R.START, R.READING, R.WRITING_ALONE),
     ),
@@ -69,7 +62,7 @@ RECIPES: dict[tuple[Kind, Direction], Recipe] = {
         seconds=(R.START, R.READING, R.READING_AGAIN, R.WRITING_ALONE),
     ),
     (Kind.SWIFT, Direction.TO_HF): Recipe(
-        gpu=(R.GATHERED, R.CONTEXT),
+        gpu=(R.GATHERED_ALONE, R.CONTEXT),
         host=(R.PROCESSES, R.ON_HOST, R.UNWRITTEN),
         seconds=(R.START, R.READING, R.WRITING_ALONE),
     ),
@@ -126,6 +119,15 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """What comparing logits takes beside the conversion."""
+
+    gpu_bytes: int  # on the GPUs of the first node together
+    host_bytes: int  # and then on its host
+    needs: str  # besides, "" for nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionPlan:
     """All ways, of which the first that can be taken is recommended, and what was assumed."""
 
@@ -135,8 +137,8 @@ class ConversionPlan:
     origin: str  # what the sizes were read from
     there: tuple[Way, ...]
     back: tuple[Way, ...]
-    precision_bytes: int  # of the GPUs of the first node, to compare logits
-    precision_needs: str  # besides, "" for nothing
+    precision: Precision
+    smoke_gpu_bytes: int  # on the GPUs of one node, to answer
     assumptions: tuple[Assumption, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -162,9 +164,11 @@ class ConversionPlan:
                 for (kind, direction), recipe in RECIPES.items()
             },
             "precision_test": {
-                "gpu_memory_bytes": self.precision_bytes,
-                "needs": self.precision_needs,
+                "gpu_memory_bytes": self.precision.gpu_bytes,
+                "host_memory_bytes": self.precision.host_bytes,
+                "needs": self.precision.needs,
             },
+            "smoke": {"gpu_memory_bytes": self.smoke_gpu_bytes},
         }
 
 
@@ -172,7 +176,7 @@ def conversion_plan(run: Run) -> ConversionPlan:
     """What each way of converting the weights of a run takes."""
     sizes, weights = conversion_sizes(run), _weights(run)
     source, tensors, origin = _source(run, weights)
-    need = _need(run, sizes, weights, source)
+    need = need_of(run, sizes, weights, source)
     ways = {
         direction: tuple(
             sorted(
@@ -189,8 +193,8 @@ def conversion_plan(run: Run) -> ConversionPlan:
         origin=origin,
         there=ways[Direction.TO_MCORE],
         back=ways[Direction.TO_HF],
-        precision_bytes=weights,
-        precision_needs=precision_needs(run),
+        precision=_precision(run, need),
+        smoke_gpu_bytes=sum(amounts(R.SMOKE_GPU, need).values()),
         assumptions=tuple(_assumptions()),
     )
 
@@ -198,7 +202,21 @@ def conversion_plan(run: Run) -> ConversionPlan:
 def way_of(run: Run, kind: Kind, direction: Direction) -> Way:
     """One way, with sizes from config.json alone: the same wherever it is asked for."""
     sizes, weights = conversion_sizes(run), _weights(run)
-    return _way(kind, direction, run, sizes, _need(run, sizes, weights, weights))
+    return _way(kind, direction, run, sizes, need_of(run, sizes, weights, weights))
+
+
+def precision_of(run: Run) -> Precision:
+    """What comparing logits takes, with sizes from config.json alone."""
+    sizes, weights = conversion_sizes(run), _weights(run)
+    return _precision(run, need_of(run, sizes, weights, weights))
+
+
+def _precision(run: Run, need: Need) -> Precision:
+    return Precision(
+        gpu_bytes=sum(amounts(R.PRECISION_GPU, need).values()),
+        host_bytes=sum(amounts(R.PRECISION_HOST, need).values()),
+        needs=precision_needs(run),
+    )
 
 
 def _weights(run: Run) -> int:
@@ -225,79 +243,18 @@ def _choice(way: Way | None) -> dict[str, str] | None:
 def _source(run: Run, weights: int) -> tuple[int, int, str]:
     """Bytes and tensors of the model's files, and what says so."""
     path = Path(run.site.model_path)
+    why = f"the weights are not at {path}"
     try:
-        tensors = read_hf_folder(path).tensors
+        folder = read_hf_folder(path)
     except UsageError:
-        tensors = {}
-    if tensors:
-        size = sum(tensor.size for tensor in tensors.values())
-        return size, len(tensors), f"headers of {path}"
+        pass
+    else:
+        tensors = folder.tensors.values()
+        if tensors and not folder.findings:
+            return sum(tensor.size for tensor in tensors), len(tensors), f"headers of {path}"
+        why = f"the files at {path} are not whole, see moe-convert verify"
     shapes = expected_shapes(run.model, mtp=trained_mtp_layers(run) > 0) or {}
-    return weights, len(shapes), f"config.json: the weights are not at {path}"
-
-
-def _need(run: Run, sizes: ConversionSizes, weights: int, source: int) -> Need:
-    layers = [_layer(run.model, kind) for kind in run.model.layer_kinds]
-    stages = range(sizes.split.num_stages)
-    in_stage = [[i - 1 for chunk in sizes.split.layer_ids(s) for i in chunk] for s in stages]
-    return Need(
-        weights=weights,
-        source=source,
-        stage=sizes.stage_bytes,
-        experts=max(layer.fc1 + layer.fc2 for layer in layers),
-        experts_fc1=max(layer.fc1 for layer in layers),
-        stage_fc1=max(sum(layers[i].fc1 for i in stage) for stage in in_stage),
-        model_fc1=sum(layer.fc1 for layer in layers),
-        merges_anew=version_of(run.stack.megatron_core) >= version_of(MERGES_ANEW_SINCE),
-        saving_peak=_saving_peak(embedding_part(run.model).elements, layers),
-        staging_factor=_staging_factor(run.model, mtp=trained_mtp_layers(run) > 0),
-        world_size=sizes.world_size,
-        num_nodes=sizes.num_nodes,
-        gpus_per_node=sizes.gpus_per_node,
-    )
-
-
-@cache
-def _staging_factor(model: ModelSpec, *, mtp: bool) -> float:
-    """Pinned memory for all tensors of a model, over what they hold."""
-    shapes = expected_shapes(model, mtp=mtp)
-    if shapes is None:
-        return MOST_ROUNDING
-    sizes = [BYTES_PER_PARAMETER * prod(shape) for shape in shapes.values()]
-    return sum(map(power_of_two, sizes)) / sum(sizes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layer:
-    """Bytes of a decoder layer: all of it, and its routed experts' two matrices."""
-
-    all: int
-    fc1: int
-    fc2: int
-
-
-def _layer(model: ModelSpec, kind: LayerKind) -> _Layer:
-    parts = {part.id: BYTES_PER_PARAMETER * part.elements for part in layer_parts(model, kind)}
-    return _Layer(
-        all=sum(parts.values()),
-        fc1=parts.get("experts.linear_fc1", 0),
-        fc2=parts.get("experts.linear_fc2", 0),
-    )
-
-
-def _saving_peak(embedding: int, layers: list[_Layer]) -> int:
-    """The most that the writing rank holds: tensors that wait for their file to be full, and of the
-    next layer its experts' first matrices twice, or all of it.
-
-    Source: mcore-bridge 1.6.5, mcore_bridge/utils/safetensors.py:124-133 (a file is written when
-    the next tensor would pass 5 GB) and gpt_bridge.py:1203-1206 (copied expert by expert).
-    """
-    waiting = embedding * BYTES_PER_PARAMETER
-    peak = waiting
-    for layer in layers:
-        peak = max(peak, waiting + max(2 * layer.fc1, layer.all))
-        waiting = (waiting + layer.all) % SHARD_BYTES
-    return peak
+    return weights, len(shapes), f"config.json: {why}"
 
 
 def _way(kind: Kind, direction: Direction, run: Run, sizes: ConversionSizes, need: Need) -> Way:
@@ -357,7 +314,7 @@ def _obstacle(way: Way, run: Run) -> str:
 def _assumptions() -> Iterator[Assumption]:
     yield Assumption(
         id="conversion.disk",
-        value=resources.ASSUMED_DISK_BYTES_PER_SECOND,
+        value=ASSUMED_DISK_BYTES_PER_SECOND,
         unit="bytes/s",
         source="of a node's disk, reading or writing: yours may differ tenfold",
     )
@@ -366,4 +323,11 @@ def _assumptions() -> Iterator[Assumption]:
         value=ASSUMED_WEIGHTS_FRACTION,
         unit="of a GPU",
         source="what weights may take when nodes are chosen",
+    )
+    yield Assumption(
+        id="conversion.nccl",
+        value=0.0,
+        unit="GiB",
+        source="two ranks over sockets had none beside their CUDA context; over NVLink: not"
+        " measured",
     )

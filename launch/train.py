@@ -26,7 +26,7 @@ def train(run_folder: Path, *, dry_run: bool, model_path: str, dataset: str) -> 
         os.environ["DRY_RUN"] = "1"
     else:
         check_gpus(run, os.environ, gpu_count())
-    os.execvp("bash", ["bash", str(run_folder / "train.sh")])
+    os.execvp("bash", ["bash", str((run_folder / "train.sh").absolute())])
 
 
 def read_expected_run(run_folder: Path, *, model_path: str, dataset: str) -> Run:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from planner.communication import Communication
-from planner.compute import Compute, PartSeconds
+from planner.compute import Compute
 from planner.efficiency import rates
 from planner.grid_time import GridTime
 from planner.grids import Grids
+from planner.layer_seconds import PartSeconds
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
@@ -247,6 +248,7 @@ class GridBatch:
             once=grid.once,
             heads=heads,
             embedding=embedding,
+            batch=evaluator.compute.batch,
             message=grid.communication.message(layer),
             overlap=evaluator.overlap,
         )

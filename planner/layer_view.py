@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from planner.communication import Communication, LayerCommunication
-from planner.compute import Compute, LayerSeconds
+from planner.compute import Compute
 from planner.layer_moments import (
     LayerActivations,
     feed_forward_gradients_bytes,
     layer_activations,
 )
+from planner.layer_seconds import LayerSeconds
 from planner.layer_shape import BF16, LayerShape, layer_shape
 from planner.layout import Recompute
 from planner.model_spec import LayerKind

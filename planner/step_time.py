@@ -102,8 +102,7 @@ class Overlap:
     the first one. `tp_comm` (tp_comm_overlap) gathers and scatters tokens in a piece a rank, beside
     matrix products. `shared_expert` (moe_shared_expert_overlap) runs shared
     experts beside the exchange of routed ones. `expert_parallel` (overlap_moe_expert_parallel_comm)
-    runs that exchange beside another microbatch; that its first and last one have none beside them
-    is not counted.
+    runs that exchange beside another microbatch, which hides part of it.
     """
 
     grad_reduce: bool = False

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from stack import models
 
 from convert.expected import expected_shapes
+from convert.quantised import PACKED
 from convert.values import to_bfloat16
 from planner.model_config import model_spec_from_config
 
@@ -111,6 +112,11 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         {"moe_intermediate_size": 32, "moe_k": 2, "moe_num_experts": 4},
     ),
     "llama": ("Llama-3.1-8B", {"rope_scaling": None}),
+    "mistral": ("Mistral-7B-Instruct-v0.3", {"head_dim": 16}),
+    "mixtral": (
+        "Mixtral-8x7B-v0.1",
+        {"intermediate_size": 32, "num_experts_per_tok": 2, "num_local_experts": 4},
+    ),
     "qwen3": ("Qwen3-8B", {"head_dim": 16, "max_window_layers": 4, "tie_word_embeddings": True}),
     "qwen2": ("Qwen2.5-7B", {"max_window_layers": 4}),
 }
@@ -155,7 +161,7 @@ def write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
     at = 0
     for name, values in tensors.items():
         header[name] = {
-            "dtype": _DTYPES[values.dtype.name],
+            "dtype": "U8" if name.endswith(PACKED) else _DTYPES[values.dtype.name],
             "shape": list(values.shape),
             "data_offsets": [at, at + values.nbytes],
         }

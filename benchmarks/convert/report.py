@@ -28,13 +28,17 @@ from planner.workload import ASSUMED_ROUTING_IMBALANCE, TunerType, Workload
 
 FOLDER = Path(__file__).parent
 CARDS = {"H100": FOLDER / "one_h100.jsonl", "H200": FOLDER / "one_h200.jsonl"}
+LATER = FOLDER / "later.jsonl"  # by condense.py
+LATER_PAGE = FOLDER / "later_page.md"
+RUNS = FOLDER / "runs"  # that the later rows are of
 STREAMING = FOLDER / "streaming.json"
 LAYERS = 4
+BESIDE_TORCH = "cuda_context"  # the term of a GPU that torch does not count
 
 PAGE = """\
 # Conversions, measured
 
-Written by `report.py` from `one_h100.jsonl`, `one_h200.jsonl` and `streaming.json`.
+Written by `report.py` from `one_h100.jsonl`, `one_h200.jsonl`, `later.jsonl` and `streaming.json`.
 
 ## What a conversion takes
 
@@ -82,13 +86,10 @@ The same two scripts, unchanged, converted a model of these widths there and bac
 real packages (megatron-core 0.16.1): `moe-convert verify` found 1575 of 1575 tensors equal to the
 source to the last bit. The files that came back had the sizes of those on the GPU.
 
-These rows are few, and the size of a process, of a training process and what transformers needs in
-passing were read off them: they are no test set; the H100's conversions are repetitions, which
-nothing was fitted to. Not measured on a GPU: several ranks, LoRA's way back, the comparison of
-logits, `swift export --to_hf` (tests do all of these with small models on CPUs, where memory tells
-nothing).
+These rows are few, and the size of a process, on the host and beside torch on a GPU, and what
+transformers needs in passing were read off them and those below: they are no test set.
 
-## Where the time goes
+{later}## Where the time goes
 
 Seconds on the H100, read off a line of samples a second and the logs.
 
@@ -128,6 +129,64 @@ class Prediction:
     gpu: float
     host: float
     seconds: float | None
+    torch: float | None = None  # what torch reserves of `gpu`
+
+
+def later() -> list[dict[str, Any]]:
+    """The scripts that were measured later, of several runs."""
+    if not LATER.exists():
+        return []
+    return [json.loads(line) for line in LATER.read_text("utf-8").splitlines()]
+
+
+def run_of(row: dict[str, Any]) -> Run:
+    """The run whose script a later row is of."""
+    content = json.loads((RUNS / f"{row['run']}.json").read_text("utf-8"))
+    return Run.from_json(content, origin=row["run"])
+
+
+def later_prediction(row: dict[str, Any]) -> Prediction:
+    """What is predicted for a later row."""
+    run = run_of(row)
+    if row["kind"] == "training":
+        return later_training(run)
+    plan = conversion_plan(run)
+    way = next(
+        way
+        for way in (*plan.there, *plan.back)
+        if (way.kind.value, way.direction.value) == (row["kind"], row["direction"])
+    )
+    beside = way.gpu_memory_bytes[BESIDE_TORCH]
+    gpu, host = way.gpu_total, way.host_total
+    if row["script"].startswith("ADAPTER=1"):
+        host -= way.host_memory_bytes["unwritten_file"]
+    if row["script"].startswith("TEST_CONVERT_PRECISION=1"):  # as it was run, nothing is saved
+        gpu += plan.precision.gpu_bytes
+        host += plan.precision.host_bytes - way.host_memory_bytes["staged_weights"]
+    if "SMOKE=1" in row["script"]:
+        gpu = max(gpu, plan.smoke_gpu_bytes)
+    seconds = sum(way.seconds.values())
+    return Prediction(gpu=gpu, host=host, seconds=seconds, torch=gpu - beside)
+
+
+def later_training(run: Run) -> Prediction:
+    """What `plan` predicts for the training of a later run."""
+    assert run.asked is not None
+    machines = run.machines
+    cluster = load_topology(run.asked.topology, machines.num_nodes, machines.gpus_per_node)
+    problem = Problem(
+        model=run.model,
+        cluster=cluster,
+        workload=run.asked.workload,
+        stack=run.stack,
+        recipe=run.recipe,
+        settings=run.asked.settings,
+    )
+    plan = make_plan(Evaluator(problem), run.plan.layout)
+    fullest = max((stage.memory_bytes for stage in plan.stages), key=lambda m: m["device_used"])
+    host = max(plan.host_memory_bytes.values())
+    gpu, torch = fullest["device_used"], fullest["peak_reserved"]
+    return Prediction(gpu=gpu, host=host, seconds=None, torch=torch)
 
 
 def measured() -> list[dict[str, Any]]:
@@ -191,8 +250,10 @@ def predicted_training() -> Prediction:
     return Prediction(gpu=fullest, host=max(plan.host_memory_bytes.values()), seconds=None)
 
 
-def _cells(measured_gib: float, predicted_bytes: float) -> list[str]:
+def _cells(measured_gib: float | None, predicted_bytes: float | None) -> list[str]:
     """A measured amount, the predicted one, and by how much that is off."""
+    if predicted_bytes is None or measured_gib is None:
+        return ["" if measured_gib is None else f"{measured_gib:.2f}", "", ""]
     gib = predicted_bytes / GIB
     return [f"{measured_gib:.2f}", f"{gib:.2f}", f"{gib / measured_gib - 1:+.1%}"]
 
@@ -202,6 +263,22 @@ def _row(row: dict[str, Any], expected: Prediction) -> str:
         row["gpu"],
         f"`{row['script']}`",
         *_cells(row["gpu_used_gib"], expected.gpu),
+        *_cells(row["host_gib"], expected.host),
+        f"{row['seconds']:.0f}",
+        "" if expected.seconds is None else f"{expected.seconds:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _later_row(row: dict[str, Any]) -> str:
+    expected, run = later_prediction(row), run_of(row)
+    tuner = str(run.plan.args["tuner_type"])
+    gpus = 1 if row["kind"] == "swift export" else run.plan.layout.world_size
+    cells = [
+        f"{tuner}, {gpus} GPU" + ("s" if gpus > 1 else ""),
+        f"`{row['script']}`",
+        *_cells(row["gpu_used_gib"], expected.gpu),
+        *_cells(row["gpu_reserved_gib"], expected.torch),
         *_cells(row["host_gib"], expected.host),
         f"{row['seconds']:.0f}",
         "" if expected.seconds is None else f"{expected.seconds:.0f}",
@@ -238,6 +315,33 @@ def _terms() -> list[str]:
     ]
 
 
+def _later_verdict(row: dict[str, Any]) -> str:
+    """What was found about a later row, as a line of a list; "" for nothing."""
+    found = []
+    if row["status"]:
+        found.append(f"it ended with {row['status']}")
+    if row["verified"]:
+        found.append(f"`moe-convert verify`: {row['verified']}")
+    if row["mean_difference_of_logits"] is not None:
+        apart = row["mean_difference_of_logits"]
+        found.append(f"the logits of both sides differ by {apart:.1e} on average, in fp32")
+    return f"- {row['name']}, `{row['script']}`: {'; '.join(found)}.\n" if found else ""
+
+
+def later_page() -> str:
+    """The part of the page about the later rows; empty where there are none."""
+    rows = later()
+    if not rows:
+        return ""
+    return LATER_PAGE.read_text("utf-8").format(
+        most=max(row["host_gib"] for row in rows if row["kind"] == "training"),
+        pinned=max(row["host_shared_gib"] for row in rows if row["kind"] == "training"),
+        weights=conversion_plan(run_of(rows[0])).weights_bytes / GIB,
+        rows="\n".join(map(_later_row, rows)),
+        verdicts="".join(map(_later_verdict, rows)),
+    )
+
+
 def page() -> str:
     """The text of README.md."""
     rows, ways = measured(), predicted()
@@ -247,6 +351,7 @@ def page() -> str:
         weights=conversion_plan(run_of_the_measurement()).weights_bytes / GIB,
         rows="\n".join(_row(row, ways[row["kind"], row["direction"]]) for row in rows),
         parts="\n".join(_parts(row) for row in rows if "parts" in row),
+        later=later_page(),
         forked=training["processes_anonymous_gib"],
         anonymous=training["host_anonymous_gib"],
         terms="\n".join(_terms()),

@@ -25,5 +25,6 @@ command=(megatron export
 announce "${command[@]}"
 # What an interrupted conversion left is no part of this one; no other node writes before this starts.
 [[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
+[[ "$NODE_RANK" != 0 ]] || room "$(dirname -- "$target")" @@disk_gib
 "${command[@]}"
 [[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

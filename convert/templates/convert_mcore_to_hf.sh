@@ -13,6 +13,7 @@ model=@@model
 output=@@output
 hf=@@hf
 gpus=@@world_size gpus_per_node=@@gpus_per_node
+gib=@@disk_gib # of the result
 @@converter_environment
 # shellcheck source=/dev/null
 . ./node_env.sh "$gpus" "$gpus_per_node" alone
@@ -42,10 +43,13 @@ announce "${command[@]}"
 mkdir -p -- "$hf"
 # What an interrupted conversion left is no part of this one; no other node writes before this starts.
 [[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
+[[ "$NODE_RANK" != 0 ]] || room "$hf" "$gib"
 "${command[@]}"
 [[ "$NODE_RANK" == 0 ]] || exit 0
-if [[ -f "$model/generation_config.json" && -f "$target.partial/config.json" ]]; then # ms-swift leaves it behind
-  cp -- "$model/generation_config.json" "$target.partial/"
+if [[ -f "$target.partial/config.json" ]]; then # ms-swift leaves these behind
+  for file in "$model"/generation_config.json "$model"/*.py; do
+    [[ ! -f "$file" || -e "$target.partial/${file##*/}" ]] || cp -- "$file" "$target.partial/"
+  done
 fi
 mv -T -- "$target.partial" "$target"
 if [[ "${SMOKE:-0}" != 0 ]]; then

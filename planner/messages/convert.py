@@ -17,6 +17,10 @@ MESSAGES: dict[str, Message] = {
         "{flag} is for checkpoints in Hugging Face's format: {path} is one of Megatron-Core",
         "convert it back first: moe-convert mcore-to-hf",
     ),
+    "convert.only_model": Message(
+        "{flag} is for whole models: {path} is an adapter",
+        "give the merged model, and the adapter by --adapter",
+    ),
     "convert.one_of": Message("{flag} and {other} exclude each other", "give one of the two"),
     "convert.target_exists": Message("{path} exists already", "give another folder"),
     "convert.target_unwritable": Message("{path} cannot be written: {reason}", "give another"),
@@ -41,6 +45,7 @@ MESSAGES: dict[str, Message] = {
         "model.safetensors.index.json is not the index of a model: {reason}", _AGAIN
     ),
     "convert.missing_file": Message("{file} is named by the index and is not there", _FETCH),
+    "convert.empty": Message("there is no tensor in {file}", _AGAIN),
     "convert.stray_file": Message(
         "{file} holds weights and the index does not name it", "remove it if it is of another run"
     ),
@@ -51,6 +56,9 @@ MESSAGES: dict[str, Message] = {
         "{tensor} is in {file} and the index does not say so: nothing will load it", _AGAIN
     ),
     "convert.bad_file": Message("{file} cannot be used: {reason}", _FETCH),
+    "convert.bad_config": Message(
+        "config.json describes no model: {reason}", "copy it from the model that the weights are of"
+    ),
     "convert.not_carried": Message("{file} of the source is not here", "copy it from the source"),
     "convert.no_tokenizer": Message(
         "there is no tokenizer: none of {wanted}", "copy the tokenizer's files from the model"
@@ -129,6 +137,15 @@ MESSAGES: dict[str, Message] = {
         "{path} is not an adapter that can be checked: its {field} is of another kind",
         "give a LoRA adapter of one rank and one alpha",
     ),
+    "convert.no_product": Message(
+        "the adapter of {module} is {one} and {other}: the two have no product", _AGAIN
+    ),
+    "convert.no_pairs": Message("the adapter holds no pair of lora_A and lora_B", _AGAIN),
+    "convert.adapter_not_trained": Message(
+        "all {matrices} second matrices of the adapter are zeros, as they start: nothing was"
+        " trained",
+        "check which checkpoint was converted",
+    ),
     "convert.half_adapter": Message("the adapter has {there} and not {missing}", _AGAIN),
     "convert.adapter_shape": Message(
         "the adapter of {module} makes {shape}, and the weight is {wanted}", "check --source"
@@ -148,6 +165,10 @@ MESSAGES: dict[str, Message] = {
     "convert.other_backend": Message("it was written as {backend!r}, not as torch_dist", ""),
     "convert.not_covered": Message(
         "only {covered} of {elements} numbers of {tensor} were written", _AGAIN
+    ),
+    "convert.outside": Message("parts of {tensor} lie outside of its shape {shape}", _AGAIN),
+    "convert.overlap": Message(
+        "parts of {tensor} overlap, so that others of its numbers were not written", _AGAIN
     ),
     "convert.not_stored": Message("the part of {tensor} that begins at {begin} is nowhere", _AGAIN),
     "convert.bad_archive": Message("{tensor} in {file} cannot be read: {reason}", _FETCH),

@@ -29,6 +29,10 @@ MESSAGES: dict[str, Message] = {
         "{path} was planned with {variable}={planned}, not {given}",
         "give another folder (RUN= of make), or leave {variable} out",
     ),
+    "run.no_bash": Message(
+        "bash, which {script} is for, cannot be started: {reason}",
+        "install bash, or put it on PATH",
+    ),
     "run.no_script": Message(
         "{path} has no {script}",
         "a run planned with --load direct converts nothing before training; "

@@ -14,7 +14,11 @@ from planner.units import GIGA
 NAME_WIDTH = 13
 LONGEST = 1000  # characters of a sentence
 MOST_SHOWN = 20  # sentences of one kind; --json has all
-FORMATS = {"hugging-face": "Hugging Face's format", "torch_dist": "Megatron-Core's format"}
+FORMATS = {
+    "hugging-face": "Hugging Face's format",
+    "adapter": "an adapter in PEFT's format",
+    "torch_dist": "Megatron-Core's format",
+}
 DIRECTIONS = {"to_mcore": "To train", "to_hf": "Back"}
 VERDICTS = {
     "sound": "sound: nothing was found to be wrong",
@@ -37,24 +41,29 @@ def plan_text(plan: dict[str, Any], assumptions: Iterable[Assumption], width: in
     weights = f"{gib(plan['weights_bytes'])} GiB in bfloat16"
     if plan["source_bytes"] != plan["weights_bytes"]:
         weights += f", {gib(plan['source_bytes'])} GiB as they are"
-    lines = [*_named("Weights", f"{weights}   {plan['tensors']} tensors ({plan['origin']})", width)]
+    tensors = f"{plan['tensors']} tensors " if plan["tensors"] else ""  # 0: not known by name
+    lines = [*_named("Weights", f"{weights}   {tensors}({plan['origin']})", width)]
     for direction, title in DIRECTIONS.items():
         ways = [way for way in plan["ways"] if way["direction"] == direction]
         lines += ["", *_ways(title, ways, plan["recommended"][direction], width)]
-    precision, needs = (
-        gib(plan["precision_test"]["gpu_memory_bytes"]),
-        plan["precision_test"]["needs"],
-    )
+    precision = plan["precision_test"]
+    on_gpus, on_host = (gib(precision[f"{each}_memory_bytes"]) for each in ("gpu", "host"))
+    needs = precision["needs"]
     lines += [
         "",
         *_named(
             "Precision",
-            f"TEST_CONVERT_PRECISION=1 compares logits of both sides: {precision} GiB more on the"
-            " GPUs of the first node, where transformers loads the model once more"
-            + (f"; it also needs {needs}" if needs else ""),
+            f"TEST_CONVERT_PRECISION=1 compares logits of both sides: {on_gpus} GiB more on the"
+            " GPUs of the first node, where transformers loads the model once more, and then"
+            f" {on_host} on its host" + (f"; it also needs {needs}" if needs else ""),
             width,
         ),
-        *_named("Smoke", "SMOKE=1 lets the converted model answer a question (swift infer)", width),
+        *_named(
+            "Smoke",
+            "SMOKE=1 lets the converted model answer a question (swift infer):"
+            f" {gib(plan['smoke']['gpu_memory_bytes'])} GiB on the GPUs of a node",
+            width,
+        ),
         *_listed("Assumed", map(_assumption, assumptions), width),
     ]
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -135,6 +136,8 @@ def test_json_of_plan_adds_up(here: Path) -> None:
         (["mcore", "--source", "source", "--trained"], "--trained is for checkpoints in Hugging"),
         (["checkpoint", "--source", "nowhere"], "nowhere is no folder"),
         (["bare"], "bare/config.json cannot be read"),
+        (["adapter", "--source", "source", "--trained"], "--trained is for whole models"),
+        (["adapter"], "lora_alpha"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -145,6 +148,9 @@ def test_a_mistake_is_one_sentence(
     (here / "mcore" / "iter_0000001").mkdir(parents=True)
     write_checkpoint(here / "bare")
     (here / "bare" / "config.json").unlink()
+    (here / "adapter").mkdir()
+    (here / "adapter" / "adapter_config.json").write_text("{}")
+    shutil.copy(min(here.glob("bare/*.safetensors")), here / "adapter")
     ran = convert("verify", *words, *(["--json"] if as_json else []))
     assert ran.status == 2
     if as_json:

@@ -19,7 +19,7 @@ from checkpoints import (
 from convert.adapters import PREFIX, A, B, read_adapter
 from convert.findings import Verdict
 from convert.values import as_float32, to_bfloat16
-from convert.verify import verify_hf
+from convert.verify import verify_adapter, verify_hf
 from planner.errors import UsageError
 
 RANK, ALPHA = 8, 32.0
@@ -138,7 +138,7 @@ def test_an_adapter_of_another_model_is_named(folders: Folders, tmp_path: Path) 
     a = PREFIX + "model.layers.0.self_attn.q_proj" + A
     pairs[a] = np.concatenate([pairs[a], pairs[a]], axis=1)
     pairs[PREFIX + "model.layers.9.self_attn.q_proj" + A] = pairs[a]
-    pairs[PREFIX + "model.layers.9.self_attn.q_proj" + B] = pairs[a]
+    pairs[PREFIX + "model.layers.9.self_attn.q_proj" + B] = pairs[a.replace(A, B)]
     del pairs[PREFIX + "model.layers.1.self_attn.q_proj" + B]
     folders.adapter = write_adapter(tmp_path / "other", pairs)
     names = {each for each, _ in found(folders)}
@@ -147,7 +147,11 @@ def test_an_adapter_of_another_model_is_named(folders: Folders, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("config", "field"),
-    [({"use_dora": True}, "use_dora"), ({"lora_alpha": None}, "lora_alpha")],
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"lora_alpha": None}, "lora_alpha"),
+        ({"lora_alpha": float("nan")}, "lora_alpha"),
+    ],
 )
 def test_an_adapter_of_another_kind_is_refused(
     tmp_path: Path, config: dict[str, object], field: str
@@ -156,3 +160,75 @@ def test_an_adapter_of_another_kind_is_refused(
     folder = write_adapter(tmp_path / "adapter", pairs, **config)
     with pytest.raises(UsageError, match=field):
         read_adapter(folder)
+
+
+def test_an_adapter_alone_is_looked_at_beside_its_model(folders: Folders) -> None:
+    alone = verify_adapter(folders.adapter)
+    assert (alone.verdict, alone.kind, alone.tensors) == (Verdict.SOUND, "adapter", 16)
+    assert "that it fits" in " ".join(alone.not_checked)
+    assert verify_adapter(folders.adapter, source=folders.base).verdict is Verdict.SOUND
+
+
+def spoil(pairs: dict[str, Array], kind: str) -> None:
+    first = min(name for name in pairs if name.endswith(A))
+    if kind == "not_finite":
+        pairs[first][0, 0] = np.nan
+    elif kind == "all_zero":
+        pairs[first][:] = 0
+    elif kind == "half_adapter":
+        del pairs[first]
+    elif kind == "adapter_shape":
+        pairs[first] = np.concatenate([pairs[first]] * 2, axis=1)
+    elif kind == "no_product":
+        pairs[first] = pairs[first][:0]
+        pairs[first.replace(A, B)] = pairs[first.replace(A, B)][:, :0]
+    elif kind == "no_pairs":
+        pairs.clear()
+        pairs["base_model.model.lm_head.weight"] = np.ones((4, 4), np.float32)
+    else:
+        for name in pairs:
+            if name.endswith(B):
+                pairs[name][:] = 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "not_finite",
+        "all_zero",
+        "half_adapter",
+        "adapter_shape",
+        "no_product",
+        "no_pairs",
+        "adapter_not_trained",
+    ],
+)
+def test_what_is_wrong_with_an_adapter_alone_is_named(
+    folders: Folders, tmp_path: Path, kind: str
+) -> None:
+    spoil(folders.pairs, kind)
+    adapter = write_adapter(tmp_path / "spoiled", folders.pairs)
+    found = verify_adapter(adapter, source=folders.base).findings
+    assert [each.id for each in found] == [f"convert.{kind}"]
+
+
+def test_some_second_matrices_of_zeros_are_those_that_no_token_reached(
+    folders: Folders, tmp_path: Path
+) -> None:
+    folders.pairs[PREFIX + NAME.removesuffix(".weight") + B][:] = 0
+    adapter = write_adapter(tmp_path / "some", folders.pairs)
+    assert verify_adapter(adapter, source=folders.base).verdict is Verdict.SOUND
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_an_adapter_whose_product_is_no_number_is_not_merged(tmp_path: Path, value: float) -> None:
+    """And what is said of it is JSON, which knows no infinity."""
+    folders = Folders(tmp_path, 1e-3)
+    for name in folders.pairs:
+        if NAME.removesuffix(".weight") in name:
+            folders.pairs[name][:] = value
+    adapter = write_adapter(tmp_path / "other", folders.pairs)
+    result = verify_hf(folders.merged, source=folders.base, adapter=adapter)
+    (one,) = result.findings
+    assert (one.id, one.values["tensor"]) == ("convert.not_merged", NAME)
+    json.dumps(result.to_json(), allow_nan=False)

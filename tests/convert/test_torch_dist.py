@@ -5,19 +5,24 @@ checks against checkpoints of the real conversion.
 """
 
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from checkpoints import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed import checkpoint as dcp
 
 from convert.findings import Verdict
+from convert.torch_dist import _overlap as overlap_of
 from convert.torch_dist import read_torch_dist
 from convert.verify import verify_torch_dist
 
@@ -32,6 +37,13 @@ def write(folder: Path, **more: torch.Tensor) -> Path:
         "optimizer.state.exp_avg.decoder": torch.full((3,), torch.nan),
         **{name.replace("_", "."): tensor for name, tensor in more.items()},
     }
+    fill_iteration(folder, tensors)
+    (folder / "latest_checkpointed_iteration.txt").write_text("3")
+    return folder
+
+
+def fill_iteration(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write the files of one checkpoint."""
     iteration = folder / "iter_0000003"
     iteration.mkdir(parents=True)
     with warnings.catch_warnings():
@@ -39,8 +51,6 @@ def write(folder: Path, **more: torch.Tensor) -> Path:
         dcp.save({**tensors, "step": 7}, checkpoint_id=iteration)
     (iteration / "metadata.json").write_text('{"sharded_backend": "torch_dist"}')
     torch.save({"args": 1}, iteration / "common.pt")
-    (folder / "latest_checkpointed_iteration.txt").write_text("3")
-    return folder
 
 
 @pytest.fixture
@@ -94,6 +104,51 @@ def forget_a_part(folder: Path) -> None:
     (iteration(folder) / ".metadata").write_bytes(pickle.dumps(index))
 
 
+def with_index(change: Callable[[Any], None]) -> Callable[[Path], None]:
+    """Return what changes the entry of a weight in the index."""
+
+    def damage(folder: Path) -> None:
+        path = iteration(folder) / ".metadata"
+        index = pickle.loads(path.read_bytes())
+        change(index)
+        path.write_bytes(pickle.dumps(index))
+
+    return damage
+
+
+def other_type(dtype: torch.dtype) -> Callable[[Any], None]:
+    def change(index: Any) -> None:
+        held = index.state_dict_metadata[WEIGHT]
+        held.properties = type(held.properties)(dtype=dtype)
+
+    return change
+
+
+def grow(index: Any) -> None:
+    held = index.state_dict_metadata[WEIGHT]
+    held.size = torch.Size([80, 6])
+    held.chunks[0] = type(held.chunks[0])(offsets=torch.Size([0, 0]), sizes=held.size)
+
+
+def overlap(index: Any) -> None:
+    """The second half is said to begin in the middle of the first."""
+    held = index.state_dict_metadata[WEIGHT]
+    held.size = torch.Size([16, 6])
+    held.chunks.append(type(held.chunks[0])(offsets=torch.Size([4, 0]), sizes=torch.Size([8, 6])))
+    (key,) = (key for key in index.storage_data if key.fqn == WEIGHT)
+    other = type(key)(fqn=WEIGHT, offset=torch.Size([4, 0]), index=1)
+    index.storage_data[other] = index.storage_data[key]
+
+
+def negative(index: Any) -> None:
+    index.state_dict_metadata[WEIGHT].size = torch.Size([-8, -6])
+
+
+def forget_all(index: Any) -> None:
+    index.state_dict_metadata.clear()
+    index.storage_data.clear()
+
+
 # What is done to a checkpoint; the ids of all findings.
 DAMAGE: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "no tracker": (lambda f: (f / "latest_checkpointed_iteration.txt").unlink(), {"torn"}),
@@ -105,6 +160,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], set[str]]] = {
         lambda f: (f / "latest_checkpointed_iteration.txt").write_text("4"),
         {"torn"},
     ),
+    "a tracker of a number that no folder can have": (
+        lambda f: (f / "latest_checkpointed_iteration.txt").write_text("9" * 300),
+        {"torn"},
+    ),
+    "an index that says a wider type": (with_index(other_type(torch.float64)), {"bad_archive"}),
+    "an index that says a narrower type": (with_index(other_type(torch.uint8)), {"bad_archive"}),
+    "an index that says a larger tensor": (with_index(grow), {"bad_archive"}),
+    "an index of parts that overlap": (with_index(overlap), {"overlap"}),
+    "an index of a negative shape": (with_index(negative), {"outside"}),
+    "an index of nothing": (with_index(forget_all), {"empty", "stray_file"}),
     "no index": (lambda f: (iteration(f) / ".metadata").unlink(), {"torn"}),
     "an index cut short": (
         lambda f: (iteration(f) / ".metadata").write_bytes(
@@ -133,7 +198,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], set[str]]] = {
         {"stray_file"},
     ),
     "an archive that is none": (spoil_archive, {"bad_archive"}),
-    "parts that were not written": (forget_a_part, {"not_stored", "not_covered"}),
+    "parts that were not written": (forget_a_part, {"not_stored", "not_covered", "bad_archive"}),
 }
 
 
@@ -143,6 +208,45 @@ def test_damage_is_found_and_named(checkpoint: Path, kind: str) -> None:
     damage(checkpoint)
     assert ids(checkpoint) == wanted
     assert verify_torch_dist(checkpoint).verdict is Verdict.DAMAGED
+
+
+@given(st.data())
+def test_parts_overlap_where_a_number_lies_in_two(data: st.DataObject) -> None:
+    """Beside counting every number by itself."""
+    shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    begins = st.tuples(*(st.integers(0, size - 1) for size in shape))
+    chunks = {}
+    for begin in data.draw(st.lists(begins, unique=True, max_size=4)):
+        most = [size - start for size, start in zip(shape, begin, strict=True)]
+        chunks[begin] = data.draw(st.tuples(*(st.integers(0, each) for each in most)))
+    counted = np.zeros(shape, int)
+    for begin, sizes in chunks.items():
+        part = tuple(slice(a, a + size) for a, size in zip(begin, sizes, strict=True))
+        counted[part] += 1
+    assert overlap_of(chunks) == bool((counted > 1).any())
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_an_adapter_alone_is_no_model_of_too_few_parameters(
+    tmp_path: Path, *, trained: bool
+) -> None:
+    """As training writes one of LoRA; its second matrices start as zeros."""
+    model = write_checkpoint(tmp_path / "model")
+    name = "decoder.layers.self_attention.linear_qkv.lora_{}.default.weight"
+    folder = tmp_path / "checkpoint"
+    write(folder)
+    shutil.rmtree(iteration(folder))
+    fill_iteration(
+        folder,
+        {
+            name.format("A"): torch.randn(4, 64),
+            name.format("B"): torch.ones(64, 4) if trained else torch.zeros(64, 4),
+        },
+    )
+    result = verify_torch_dist(folder, source=model)
+    wanted = [] if trained else ["convert.adapter_not_trained"]
+    assert [each.id for each in result.findings] == wanted
+    assert "parameters: it holds an adapter alone, and no model" in result.not_checked
 
 
 def test_an_index_runs_nothing_that_it_names(checkpoint: Path, tmp_path: Path) -> None:

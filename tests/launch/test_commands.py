@@ -142,6 +142,22 @@ def test_conversions_run_the_scripts_of_the_run(tmp_path: Path) -> None:
     assert calls(tmp_path)[0][:2] == ["megatron", "export"]
 
 
+def test_a_folder_that_looks_like_an_option_is_a_folder(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "-run")
+    ran = run_command("convert", "hf-to-mcore", "--", "-run", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert calls(tmp_path)[0][:2] == ["megatron", "export"]
+
+
+def test_without_bash_a_conversion_says_so(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    nowhere = {"PATH": str(tmp_path)}
+    ran = run_command("convert", "hf-to-mcore", "run", folder=tmp_path, env=nowhere)
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert "bash, which convert_hf_to_mcore.sh is for, cannot be started" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
 def test_a_conversion_that_the_run_has_not_is_refused(tmp_path: Path) -> None:
     write_run_folder(make_run(ep=8, load=Load.DIRECT), tmp_path / "run")
     ran = run_command("convert", "hf-to-mcore", "run", folder=tmp_path)

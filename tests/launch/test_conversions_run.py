@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from recorder import Ran, run_script
+from recorder import Ran, run_script, stand_ins
 from runs import make_run
 
 from launch.run_folder import write_run_folder
@@ -236,3 +236,62 @@ def test_one_node_of_a_job_converts_alone_when_it_is_told_so(tmp_path: Path) -> 
     environment = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "NNODES": "1"}
     ran = run_script(tmp_path / "run" / "convert_hf_to_mcore.sh", env=environment)
     assert ran.status == 0, ran.output
+
+
+def with_free_disk(folder: Path, kibibytes: str) -> None:
+    """Put a df beside the stand-ins that finds so much free."""
+    df = stand_ins(folder / "stand-ins") / "df"
+    rows = f"Filesystem 1024-blocks Used Available Capacity Mounted on\nfs 9 9 {kibibytes} 9% /mnt"
+    df.write_text(f"#!/bin/sh\necho '{rows}'\n")
+    df.chmod(0o755)
+
+
+ROOM = 57 * 2**20  # in KiB: Qwen3-30B-A3B has 56.9 GiB
+
+
+@pytest.mark.parametrize("script", ["convert_hf_to_mcore.sh", "convert_mcore_to_hf.sh"])
+@pytest.mark.parametrize(
+    ("free", "preflight", "status"),
+    [
+        (str(ROOM), "1", 0),
+        (str(ROOM - 1), "1", 68),
+        (str(ROOM - 1), "report", 0),
+        (str(ROOM - 1), "0", 0),
+        ("-", "1", 0),  # of a file system that does not say it
+    ],
+)
+def test_a_conversion_starts_only_where_its_result_has_room(
+    tmp_path: Path, script: str, free: str, preflight: str, status: int
+) -> None:
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    checkpoint(tmp_path / "run", 9)
+    with_free_disk(tmp_path, free)
+    ran = run_script(tmp_path / "run" / script, env={"PREFLIGHT": preflight})
+    assert (ran.status, len(ran.calls)) == (status, 0 if status else 1), ran.output
+    lacks = "has 56 GiB free, and this writes 57: make room" in ran.output
+    assert lacks is (free == str(ROOM - 1) and preflight != "0")
+
+
+def test_an_adapter_alone_needs_little_room(tmp_path: Path) -> None:
+    write_run_folder(make_run(ep=8, tuner_type=TunerType.LORA), tmp_path / "run")
+    checkpoint(tmp_path / "run", 9)
+    with_free_disk(tmp_path, str(2 * 2**20))
+    environment = {"ADAPTER": "1", "PREFLIGHT": "1"}
+    ran = run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", env=environment)
+    assert ran.status == 0, ran.output
+    assert run_script(tmp_path / "run" / "convert_mcore_to_hf.sh", env={"PREFLIGHT": "1"}).status
+
+
+def test_code_of_a_model_comes_along(tmp_path: Path) -> None:
+    """ms-swift saves the part that config.json came from, and leaves the rest behind."""
+    model = tmp_path / "my model"
+    model.mkdir()
+    (model / "modeling_mine.py").write_text("mine")
+    (model / "config.json").write_text("not this one")
+    site = Site(model_path=str(model), dataset=("a.jsonl",))
+    write_run_folder(make_run(ep=8, site=site), tmp_path / "run")
+    checkpoint(tmp_path / "run", 9)
+    assert run_script(tmp_path / "run" / "convert_mcore_to_hf.sh").status == 0
+    written = tmp_path / "run" / "hf" / "checkpoint-9"
+    assert (written / "modeling_mine.py").read_text() == "mine"
+    assert (written / "config.json").read_text() == ""  # ms-swift's

@@ -2,8 +2,8 @@
 # Converts a checkpoint of Qwen2.5-7B to Hugging Face's format: the newest complete one, or the folder given.
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 2.3 GiB of weights on each.
-# CONVERTER=swift converts in one process: 22 GiB of host memory, 1 GiB of a GPU.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 15 GiB on the GPUs of the first node.
+# CONVERTER=swift converts in one process: 22 GiB of host memory, 2 GiB of a GPU.
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 18 GiB on the GPUs of the first node, then 15 GiB on its host.
 # SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
 # Relative paths start from the folder of this file.
 set -euo pipefail
@@ -12,6 +12,7 @@ model=/data/models/Qwen2.5-7B
 output=output
 hf=hf
 gpus=8 gpus_per_node=8
+gib=15 # of the result
 case "${CONVERTER:-megatron}" in
 megatron) ;;
 swift)
@@ -68,10 +69,13 @@ announce "${command[@]}"
 mkdir -p -- "$hf"
 # What an interrupted conversion left is no part of this one; no other node writes before this starts.
 [[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
+[[ "$NODE_RANK" != 0 ]] || room "$hf" "$gib"
 "${command[@]}"
 [[ "$NODE_RANK" == 0 ]] || exit 0
-if [[ -f "$model/generation_config.json" && -f "$target.partial/config.json" ]]; then # ms-swift leaves it behind
-  cp -- "$model/generation_config.json" "$target.partial/"
+if [[ -f "$target.partial/config.json" ]]; then # ms-swift leaves these behind
+  for file in "$model"/generation_config.json "$model"/*.py; do
+    [[ ! -f "$file" || -e "$target.partial/${file##*/}" ]] || cp -- "$file" "$target.partial/"
+  done
 fi
 mv -T -- "$target.partial" "$target"
 if [[ "${SMOKE:-0}" != 0 ]]; then

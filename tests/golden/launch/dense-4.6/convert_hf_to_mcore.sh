@@ -2,7 +2,7 @@
 # Converts the weights of Qwen2.5-7B from Hugging Face's to Megatron-Core's format, once, before train.sh.
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 2.3 GiB of weights on each.
 # CONVERTER=swift converts in one process: 17 GiB of host memory, 16 GiB of a GPU.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 15 GiB on the GPUs of the first node
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 18 GiB on the GPUs of the first node, then 15 GiB on its host
 # and with transformers 5 the plugin of docs/converting.md.
 # DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
 set -euo pipefail
@@ -53,5 +53,6 @@ fi
 announce "${command[@]}"
 # What an interrupted conversion left is no part of this one; no other node writes before this starts.
 [[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
+[[ "$NODE_RANK" != 0 ]] || room "$(dirname -- "$target")" 15
 "${command[@]}"
 [[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

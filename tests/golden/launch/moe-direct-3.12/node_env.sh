@@ -13,7 +13,7 @@
 # NPROC_PER_NODE may be left out. What counts is that all nodes together have the GPUs. Two that are there
 # must agree; with `alone`, NNODES=1 means this node whatever the others say.
 # Exit statuses: 64 a variable is missing or wrong, 65 not the plan's number of GPUs, 66 an input is
-# missing or does not fit, 67 two variables contradict each other, 68 the preflight found what would fail,
+# missing or does not fit, 67 two variables contradict each other, 68 what was looked at first would fail,
 # 69 a command is missing.
 
 stop() { # stop STATUS MESSAGE
@@ -103,6 +103,17 @@ take_world_size() { # take_world_size GPUS: PAI-DLC counts nodes; beside others 
     take NODE_RANK RANK
   elif [[ "$WORLD_SIZE" != "$1" ]]; then
     stop 67 "${given_as[NNODES]}=$NNODES and WORLD_SIZE=$WORLD_SIZE, neither the nodes nor the $1 processes, contradict each other: unset the wrong one"
+  fi
+}
+
+room() { # room FOLDER GIB: whether its disk has them; PREFLIGHT=0 does not look, PREFLIGHT=report goes on
+  local free="" lacking
+  [[ "${PREFLIGHT:-1}" != 0 ]] || return 0
+  { read -r _ && read -r _ _ _ free _; } < <(df -Pk -- "$1" 2>/dev/null) || return 0 # in KiB
+  if [[ "$free" =~ ^[0-9]{1,15}$ ]] && ((free / 1048576 < $2)); then
+    lacking="$1 has $((free / 1048576)) GiB free, and this writes $2: make room, or write elsewhere (workspace of the site)"
+    [[ "${PREFLIGHT:-1}" == report ]] || stop 68 "$lacking; PREFLIGHT=report starts all the same"
+    printf '%s: %s\n' "${0##*/}" "$lacking" >&2
   fi
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Converts the weights of Qwen3-30B-A3B from Hugging Face's to Megatron-Core's format, once, before train.sh.
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 7.5 GiB of weights on each.
-# CONVERTER=swift converts in one process: 95 GiB of host memory, 60 GiB of a GPU.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 57 GiB on the GPUs of the first node
+# CONVERTER=swift converts in one process: 96 GiB of host memory, 61 GiB of a GPU.
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 63 GiB on the GPUs of the first node, then 57 GiB on its host
 # and with transformers 5 the plugin of docs/converting.md.
 # DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
 set -euo pipefail
@@ -52,5 +52,6 @@ fi
 announce "${command[@]}"
 # What an interrupted conversion left is no part of this one; no other node writes before this starts.
 [[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
+[[ "$NODE_RANK" != 0 ]] || room "$(dirname -- "$target")" 57
 "${command[@]}"
 [[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

@@ -2,7 +2,7 @@
 # Converts a checkpoint of DeepSeek-V3 to Hugging Face's format: the newest complete one, or the folder given.
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on 4 nodes with 8 GPUs each, as train.sh is run. The layers are spread over 32 GPUs, at most 46.5 GiB of weights on each.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 1250 GiB on the GPUs of the first node
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 1360 GiB on the GPUs of the first node, then 1272 GiB on its host
 # and with transformers 5 the plugin of docs/converting.md.
 # SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
 # Relative paths start from the folder of this file.
@@ -12,6 +12,7 @@ model=/data/models/DeepSeek-V3
 output=output
 hf=hf
 gpus=32 gpus_per_node=8
+gib=1272 # of the result
 if [[ "${CONVERTER:-megatron}" != megatron ]]; then
   echo "${0##*/}: CONVERTER=$CONVERTER must be megatron: swift export cannot convert this one" >&2
   exit 64
@@ -51,10 +52,13 @@ announce "${command[@]}"
 mkdir -p -- "$hf"
 # What an interrupted conversion left is no part of this one; no other node writes before this starts.
 [[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
+[[ "$NODE_RANK" != 0 ]] || room "$hf" "$gib"
 "${command[@]}"
 [[ "$NODE_RANK" == 0 ]] || exit 0
-if [[ -f "$model/generation_config.json" && -f "$target.partial/config.json" ]]; then # ms-swift leaves it behind
-  cp -- "$model/generation_config.json" "$target.partial/"
+if [[ -f "$target.partial/config.json" ]]; then # ms-swift leaves these behind
+  for file in "$model"/generation_config.json "$model"/*.py; do
+    [[ ! -f "$file" || -e "$target.partial/${file##*/}" ]] || cp -- "$file" "$target.partial/"
+  done
 fi
 mv -T -- "$target.partial" "$target"
 if [[ "${SMOKE:-0}" != 0 ]]; then

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Converts the weights of Qwen3-235B-A22B from Hugging Face's to Megatron-Core's format, once, before train.sh.
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 55.6 GiB of weights on each.
-# CONVERTER=swift converts in one process: 722 GiB of host memory, 448 GiB of a GPU.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 438 GiB on the GPUs of the first node
+# CONVERTER=swift converts in one process: 723 GiB of host memory, 448 GiB of a GPU.
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 459 GiB on the GPUs of the first node, then 438 GiB on its host
 # and with transformers 5 the plugin of docs/converting.md.
 # DRY_RUN=1 shows the command and stops. Relative paths start from the folder of this file.
 set -euo pipefail
@@ -54,5 +54,6 @@ fi
 announce "${command[@]}"
 # What an interrupted conversion left is no part of this one; no other node writes before this starts.
 [[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
+[[ "$NODE_RANK" != 0 ]] || room "$(dirname -- "$target")" 438
 "${command[@]}"
 [[ "$NODE_RANK" != 0 ]] || mv -T -- "$target.partial" "$target"

@@ -2,8 +2,8 @@
 # Converts a checkpoint of Qwen3-235B-A22B to Hugging Face's format: the newest complete one, or the folder given.
 #   bash convert_mcore_to_hf.sh [FOLDER]
 # Run it on one node with 8 GPUs, as train.sh is run. The layers are spread over 8 GPUs, at most 55.6 GiB of weights on each.
-# CONVERTER=swift converts in one process: 451 GiB of host memory, 4 GiB of a GPU.
-# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 438 GiB on the GPUs of the first node
+# CONVERTER=swift converts in one process: 451 GiB of host memory, 5 GiB of a GPU.
+# TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs 459 GiB on the GPUs of the first node, then 438 GiB on its host
 # and with transformers 5 the plugin of docs/converting.md.
 # SMOKE=1 lets the converted model answer SMOKE_PROMPT by swift infer. DRY_RUN=1 shows the command and stops.
 # Relative paths start from the folder of this file.
@@ -13,6 +13,7 @@ model=/data/models/Qwen3-235B-A22B
 output=output
 hf=hf
 gpus=8 gpus_per_node=8
+gib=438 # of the result
 case "${CONVERTER:-megatron}" in
 megatron) ;;
 swift)
@@ -70,10 +71,13 @@ announce "${command[@]}"
 mkdir -p -- "$hf"
 # What an interrupted conversion left is no part of this one; no other node writes before this starts.
 [[ "$NODE_RANK" != 0 ]] || rm -rf -- "$target.partial"
+[[ "$NODE_RANK" != 0 ]] || room "$hf" "$gib"
 "${command[@]}"
 [[ "$NODE_RANK" == 0 ]] || exit 0
-if [[ -f "$model/generation_config.json" && -f "$target.partial/config.json" ]]; then # ms-swift leaves it behind
-  cp -- "$model/generation_config.json" "$target.partial/"
+if [[ -f "$target.partial/config.json" ]]; then # ms-swift leaves these behind
+  for file in "$model"/generation_config.json "$model"/*.py; do
+    [[ ! -f "$file" || -e "$target.partial/${file##*/}" ]] || cp -- "$file" "$target.partial/"
+  done
 fi
 mv -T -- "$target.partial" "$target"
 if [[ "${SMOKE:-0}" != 0 ]]; then

@@ -90,8 +90,8 @@ these: a plan says where saving or resuming needs more than a GPU has, and train
 `device_used_resumed` is the device use of steps after resuming, with the states that loading makes
 once more. That was measured in one run only, whose two steps that were done again had 0.36 and 0.37
 GiB more reserved, with moments of 0.43, and is not explained: by the sources nothing holds them
-then. Without optimizer states in checkpoints (`no_save_optim`) nothing is made twice, and nothing
-can go on.
+then (`tests/stack/test_resuming.py` reads a checkpoint on the CPU). Without optimizer states in
+checkpoints (`no_save_optim`) nothing is made twice, and nothing can go on.
 
 {{checkpoints}}
 """

@@ -58,12 +58,13 @@ predicted.
 
 GLM-4.5-Air alone has nine of ten of seven or of five ranks, which is the worst of them.
 
-**Not measured:** traces of the largest tensors of the first lot's two worst ranks; what runs that
-save and resume take (`first_look_save.jsonl` has what is predicted of them); fused weight
-gradients. `fused.jsonl` has four rows of the design with them, for which a stand-in for apex's
-kernel is ready (`measure/verify/fused_gradients.py`). Predicted, and still open: kept between
-steps, as Transformer Engine keeps an empty gradient for each shape of a fused weight, are 1.33 GiB
-more of `qwen3_moe-00`, 0.35 of `dense-42`, 0.07 of `deepseek_v3-68`, 0.40 of `qwen2_moe-41`.
+**Not measured:** traces of the largest tensors of the first lot's two worst ranks; `plan verify` as
+a command, whose parts measured all of these ranks; what runs that save and resume take
+(`first_look_save.jsonl` has what is predicted of them); fused weight gradients. `fused.jsonl` has
+four rows of the design with them, for which a stand-in for apex's kernel is ready
+(`measure/verify/fused_gradients.py`). Predicted, and still open: kept between steps, as Transformer
+Engine keeps an empty gradient for each shape of a fused weight, are 1.33 GiB more of
+`qwen3_moe-00`, 0.35 of `dense-42`, 0.07 of `deepseek_v3-68`, 0.40 of `qwen2_moe-41`.
 """
 
 LOOKED_AT = """

@@ -14,7 +14,7 @@ MESSAGES: dict[str, Message] = {
     ),
     "job.not_submitted": Message("{path} was not submitted yet", "moe-launch submit {path}"),
     "job.cut_off": Message(
-        "the last submission of {path} was cut off before its job was known",
+        "the last submission of {path} was cut off before its job was known, or goes on",
         "moe-launch submit {path}: it takes that job if there is one",
     ),
     "job.still_there": Message(
@@ -32,6 +32,10 @@ MESSAGES: dict[str, Message] = {
     "submit.unasked": Message(
         "nothing is submitted without being asked, and nobody can be asked here",
         "--yes to submit, --dry-run to look at what would be sent",
+    ),
+    "submit.at_once": Message(
+        "another moe-launch submits {path} at this moment",
+        "moe-launch status {path}, when it is done",
     ),
     "submit.unrecorded": Message(
         "{path} cannot be written: {reason}",

@@ -29,6 +29,11 @@ MESSAGES: dict[str, Message] = {
         "{path} was planned with {variable}={planned}, not {given}",
         "give another folder (RUN= of make), or leave {variable} out",
     ),
+    "run.other_site": Message(
+        "{path} was planned or rendered with another site file than {site}",
+        "moe-launch render {path} --site {site}, give another folder (RUN= of make), or leave "
+        "SITE out",
+    ),
     "run.no_script": Message(
         "{path} has no {script}",
         "a run planned with --load direct converts nothing before training; "

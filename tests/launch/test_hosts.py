@@ -252,6 +252,41 @@ def test_a_submitter_that_is_killed_between_two_hosts_leaves_one_run(cluster: Cl
     assert cluster.left() == []
 
 
+@pytest.mark.slow
+def test_of_two_submissions_at_once_one_is_refused(cluster: Cluster) -> None:
+    with cluster.start("submit", cluster.run, "--hosts", "a,slow", "--yes") as first:
+        cluster.wait((cluster.pids / "slow").exists)
+        status, out, err = cluster.command("submit", cluster.run, "--hosts", "a,b", "--yes")
+        assert (status, out) == (2, "")
+        assert "another moe-launch submits" in err
+        first.communicate()
+        assert first.returncode == 0
+    assert len(list(cluster.run.glob("launch/*"))) == 1
+    cluster.answer("stop", cluster.run)
+    assert cluster.left() == []
+
+
+@pytest.mark.slow
+def test_the_hosts_of_the_last_time_need_not_be_said_again(cluster: Cluster) -> None:
+    cluster.submit("a,b")
+    cluster.answer("stop", cluster.run)
+    for node in (0, 1):
+        (cluster.pids / str(node)).unlink()
+    status, out, _ = cluster.command("submit", cluster.run, "--dry-run")
+    assert (status, [line.split()[6] for line in out.splitlines()]) == (0, ["a", "b"])
+    cluster.answer("submit", cluster.run, "--yes")
+    assert cluster.states() == ["running", "running"]
+    cluster.answer("stop", cluster.run)
+
+
+def test_a_submission_that_started_nothing_leaves_the_one_before(cluster: Cluster) -> None:
+    """None is cut off: nothing is to be looked for."""
+    _, _, err = cluster.command("submit", cluster.run, "--hosts", "a,down", "--yes")
+    assert "down: ssh" in err
+    _, _, err = cluster.command("status", cluster.run)
+    assert "was not submitted yet" in err
+
+
 def test_where_a_host_cannot_be_reached_nothing_runs(cluster: Cluster) -> None:
     status, out, err = cluster.command("submit", cluster.run, "--hosts", "a,down", "--yes")
     assert (status, out) == (4, "")

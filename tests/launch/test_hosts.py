@@ -6,6 +6,7 @@ shell, as sshd does, and can be slow or refuse.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,6 +250,47 @@ def test_a_submitter_that_is_killed_between_two_hosts_leaves_one_run(cluster: Cl
     assert not _is_running(first)
     assert cluster.states() == ["running", "running"]
     cluster.answer("stop", cluster.run)
+    assert cluster.left() == []
+
+
+FULL_DISK = """\
+mount -t tmpfs -o size=600k tmpfs "$RUN" 2>/dev/null || exit 77
+cp -r "$FILES/." "$RUN"
+"$@" submit "$RUN" --hosts localhost,localhost --yes >&2
+until [[ "$(ls "$RUN"/launch/*/*.ended 2>/dev/null | wc -l)" == 2 ]]; do sleep 0.2; done
+"$@" status "$RUN" --json
+"""
+FILLS_THE_DISK = """\
+#!/bin/bash
+echo $$ >"$PIDS/$NODE_RANK"
+sleep 1
+cat /dev/zero >"saved-$NODE_RANK"
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_fails_on_a_full_disk_can_still_say_so(cluster: Cluster) -> None:
+    """What it says lies on that disk too: in room that was kept for it."""
+    (cluster.root / "bin" / "megatron").write_text(FILLS_THE_DISK)
+    files = cluster.root / "files"
+    shutil.copytree(cluster.run, files)
+    command = (sys.executable, "-c", "from launch.cli import main; main()")
+    ran = subprocess.run(
+        ["unshare", "-rm", "bash", "-ec", FULL_DISK, "-", *command],
+        env={**cluster.env, "RUN": str(cluster.run), "FILES": str(files)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if ran.returncode == 77 or "unshare failed" in ran.stderr:
+        pytest.skip("this machine lets nobody mount a small disk")
+    assert ran.returncode == 0, ran.stderr
+    nodes = json.loads(ran.stdout)["nodes"]
+    assert [node["state"] for node in nodes] == ["failed", "failed"]
+    assert any(
+        node["detail"] == f"with status 1 and the disk of {cluster.run} is full" for node in nodes
+    ), nodes
     assert cluster.left() == []
 
 

@@ -86,6 +86,17 @@ watch() { # watch: runs train.sh, and ends it when something is wrong here or el
   rm -f -- "$own.why"
 }
 
+guard() { # guard: ends what is left when the watcher is killed, and says so
+  local watcher
+  watcher="$(<"$own.pid")"
+  while kill -0 "$watcher" 2>/dev/null; do sleep 0.5; done
+  end_all
+  [[ ! -e "$own.ended" ]] || return 0
+  say "because ${0##*/} of node-$node was killed" why "$folder/failed"
+  say "137 because ${0##*/} was killed" partial "$own.ended"
+  rm -f -- "$own.why"
+}
+
 state() { # state: one line
   local status why seconds
   if [[ -e "$own.ended" ]]; then
@@ -122,7 +133,12 @@ start)
   ;;
 watch)
   printf '%s\n' "$$" >"$own.pid"
+  setsid --fork bash "./${0##*/}" guard "$id" "$node" </dev/null >/dev/null 2>&1
   watch
+  ;;
+guard)
+  printf '%s\n' "$$" >"$own.guard"
+  guard
   ;;
 state) state ;;
 log) tail -n "$4" -- "$own.log" ;;

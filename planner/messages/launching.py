@@ -49,6 +49,10 @@ MESSAGES: dict[str, Message] = {
     "hosts.twice": Message(
         "{host} is given for two nodes, which would share its GPUs", "give one host a node"
     ),
+    "hosts.local_master": Message(
+        "{host} cannot reach node 0 at {master}, which is itself there",
+        "name this machine as the others know it, or give hosts.master_addr of the site file",
+    ),
     "hosts.failed": Message(
         "{host}: {reason}",
         "ssh {host} must work without a password; every host needs bash and the run folder",

@@ -207,11 +207,30 @@ def test_stopping_stops_all_nodes(cluster: Cluster) -> None:
     assert cluster.left() == []
 
 
+def kill_scripts(cluster: Cluster, *names: str) -> None:
+    """Kill what runs on_host.sh for node 0; the guard, if at all, first."""
+    for name in names:
+        (path,) = cluster.run.glob(f"launch/*/node-0.{name}")
+        os.kill(int(path.read_text()), signal.SIGKILL)
+
+
 @pytest.mark.slow
-def test_stopping_ends_what_a_killed_watcher_left(cluster: Cluster) -> None:
+def test_a_killed_watcher_leaves_no_process_and_the_others_stop(cluster: Cluster) -> None:
+    cluster.submit()
+    kill_scripts(cluster, "pid")
+    cluster.wait(lambda: len(cluster.ended()) == 2)
+    assert cluster.ended() == [
+        "137 because on_host.sh was killed",
+        "143 because on_host.sh of node-0 was killed",
+    ]
+    assert cluster.states() == ["failed", "failed"]
+    assert cluster.left() == []
+
+
+@pytest.mark.slow
+def test_stopping_ends_what_killed_scripts_left(cluster: Cluster) -> None:
     handle = cluster.submit()
-    (watcher,) = cluster.run.glob("launch/*/node-0.pid")
-    os.kill(int(watcher.read_text()), signal.SIGKILL)
+    kill_scripts(cluster, "guard", "pid")
     cluster.answer("stop", handle)
     assert cluster.left() == []
 
@@ -219,8 +238,7 @@ def test_stopping_ends_what_a_killed_watcher_left(cluster: Cluster) -> None:
 @pytest.mark.slow
 def test_a_node_that_falls_silent_is_lost_and_the_others_stop(cluster: Cluster) -> None:
     cluster.submit()
-    (watcher,) = cluster.run.glob("launch/*/node-0.pid")
-    os.kill(int(watcher.read_text()), signal.SIGKILL)
+    kill_scripts(cluster, "guard", "pid")
     (sign,) = cluster.run.glob("launch/*/node-0.alive")
     os.utime(sign, (time.time() - 100, time.time() - 100))
     cluster.wait(lambda: len(cluster.ended()) == 1)
@@ -288,9 +306,7 @@ def test_a_node_that_fails_on_a_full_disk_can_still_say_so(cluster: Cluster) -> 
     assert ran.returncode == 0, ran.stderr
     nodes = json.loads(ran.stdout)["nodes"]
     assert [node["state"] for node in nodes] == ["failed", "failed"]
-    assert any(
-        node["detail"] == f"with status 1 and the disk of {cluster.run} is full" for node in nodes
-    ), nodes
+    assert f"with status 1 and the disk of {cluster.run} is full" in [n["detail"] for n in nodes]
     assert cluster.left() == []
 
 
@@ -349,6 +365,7 @@ def test_a_host_without_the_run_folder_is_named(cluster: Cluster) -> None:
     [
         ("a", "for 2 nodes, not for 1 hosts (a)"),
         ("a,a", "a is given for two nodes"),
+        ("localhost,b", "b cannot reach node 0 at localhost, which is itself there"),
         ("a,-oProxyCommand=x", "must be a machine's name or address"),
         ("a,b c", "must be a machine's name or address"),
     ],

@@ -70,8 +70,12 @@ class Board:
     @cached_property
     def store(self) -> Any:
         """torch's store. Raises StopError when node 0 does not answer."""
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in its stubs
-
+        try:
+            from torch.distributed import (  # type: ignore[attr-defined]  # not in its stubs
+                TCPStore,
+            )
+        except ImportError:
+            raise StopError(f"{sys.executable} has no torch: use an image with ms-swift") from None
         place, is_first = self.place, self.place.node == 0
         if not is_first:
             _wait_for_listener(place, self.wait_seconds)
@@ -295,14 +299,24 @@ def _wait_seconds() -> float:
     return float(text)
 
 
+def _config() -> dict[str, Any]:
+    """What the run expects. Raises StopError when that cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads(Path("preflight.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StopError(
+            f"preflight.json cannot be read here: {error}; moe-launch render writes it again"
+        ) from None
+    return found
+
+
 def main() -> int:
     """The status."""
-    config = json.loads(Path("preflight.json").read_text(encoding="utf-8"))
     place = Place.from_environment()
     start = time.monotonic()
     try:
         board = Board(place, _wait_seconds())
-        rows = look(board, config, sys.argv[1] if len(sys.argv) > 1 else "")
+        rows = look(board, _config(), sys.argv[1] if len(sys.argv) > 1 else "")
         if place.node == 0:
             title = f"{place.num_nodes} nodes x {place.processes} processes"
             print(f"preflight  {title}, {time.monotonic() - start:.0f} s")

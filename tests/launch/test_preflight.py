@@ -161,6 +161,29 @@ def test_a_patience_that_is_no_number_is_said(folder: Path) -> None:
     assert first.err == "preflight: PREFLIGHT_WAIT=5m must be a whole number of seconds\n"
 
 
+@pytest.mark.parametrize("text", [None, "", "{"])
+def test_expectations_that_cannot_be_read_are_said_in_a_line(
+    folder: Path, text: str | None
+) -> None:
+    (folder / "preflight.json").unlink()
+    if text is not None:
+        (folder / "preflight.json").write_text(text)
+    (first,) = run_nodes([folder], present=1)
+    assert first.status == 68
+    assert first.err.startswith("preflight: preflight.json cannot be read here: ")
+    assert len(first.err.splitlines()) == 1
+
+
+def test_a_python_without_torch_is_said(folder: Path) -> None:
+    (folder / "torch").mkdir()
+    (folder / "torch" / "__init__.py").write_text("raise ImportError")
+    (first,) = run_nodes([folder], present=1)
+    assert (first.status, first.err) == (
+        68,
+        f"preflight: {sys.executable} has no torch: use an image with ms-swift\n",
+    )
+
+
 @pytest.mark.slow
 def test_folders_that_are_not_shared_and_differ_are_found(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other machine"

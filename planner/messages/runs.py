@@ -20,7 +20,8 @@ MESSAGES: dict[str, Message] = {
         "{path} exists already", "give another --output-dir, or remove it first"
     ),
     "run.folder_unwritable": Message(
-        "{path} cannot be written: {reason}", "give another --output-dir"
+        "{path} cannot be written: {reason}",
+        "make room or give rights there, or plan into another --output-dir",
     ),
     "run.not_a_run": Message(
         "{path} is not the run.json of a run: {reason}", "plan again with --output-dir"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from planner.memory import ASSUMED_NCCL_BYTES, CUDA_CONTEXT_BYTES
+from planner.saving import ASSUMED_DISK_BYTES_PER_SECOND
 from planner.units import GIB
 
 # Host memory of one process of ms-swift that converts, without weights: what `megatron export` had
@@ -15,7 +16,6 @@ PROCESS_BYTES = int(2.0 * GIB)
 # Of a conversion of 6 GB, all but reading and writing at the measured 1.5 GB/s: starting two
 # processes, imports, building the model, making tables of its tensors (benchmarks/convert).
 START_SECONDS = 40.0
-ASSUMED_DISK_BYTES_PER_SECOND = 1e9  # of a node, reading or writing
 SHARD_BYTES = 5 * 10**9  # mcore-bridge 1.6.5, mcore_bridge/bridge/gpt_bridge.py:2122
 # Sparse layers whose experts transformers holds twice while it puts them together: 2.2 GiB more
 # than the weights at 1.1 GiB a layer were measured, once.

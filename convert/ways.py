@@ -28,6 +28,7 @@ from planner.parameters import model_parameters
 from planner.parts import embedding_part, layer_parts
 from planner.releases import version_of
 from planner.run import Run
+from planner.saving import ASSUMED_DISK_BYTES_PER_SECOND
 from planner.units import GIB
 
 
@@ -357,7 +358,7 @@ def _obstacle(way: Way, run: Run) -> str:
 def _assumptions() -> Iterator[Assumption]:
     yield Assumption(
         id="conversion.disk",
-        value=resources.ASSUMED_DISK_BYTES_PER_SECOND,
+        value=ASSUMED_DISK_BYTES_PER_SECOND,
         unit="bytes/s",
         source="of a node's disk, reading or writing: yours may differ tenfold",
     )

@@ -245,7 +245,48 @@ SAVED: tuple[SavedTensor, ...] = (
         "mc/tensor_parallel/mappings.py:181 or mcore_bridge/tuners/lora.py:486: before its gate",
         ("moe", "shared_experts"),
     ),
+    SavedTensor(
+        "adapted_attention",
+        "any",
+        ATTENTION,
+        lambda s: s.sharded_tokens * s.adapter_rank * _attention_adapters(s) * BF16,
+        "mcore_bridge/tuners/lora.py:474-478: what each lora_A gives, kept by lora_B",
+    ),
+    SavedTensor(
+        "adapted_mlp",
+        "dense",
+        FEED_FORWARD,
+        lambda s: s.sharded_tokens * s.adapter_rank * 2 * BF16,
+        "mcore_bridge/tuners/lora.py:474-478",
+        ("mlp",),
+    ),
+    SavedTensor(
+        "adapted_experts",
+        "moe",
+        FEED_FORWARD,
+        lambda s: s.routed_rows * s.adapter_rank * 2 * BF16,
+        "mcore_bridge/tuners/lora.py:474-478",
+        ("moe",),
+    ),
+    SavedTensor(
+        "adapted_shared_experts",
+        "moe",
+        FEED_FORWARD,
+        lambda s: (
+            (s.tokens if s.overlaps_shared_experts else s.sharded_tokens)
+            * (s.adapter_rank * 2 * BF16 if s.shared_ffn else 0)
+        ),
+        "mcore_bridge/tuners/lora.py:474-478",
+        ("moe", "shared_experts"),
+    ),
 )
+
+
+def _attention_adapters(shape: LayerShape) -> int:
+    """Adapted layers of attention: qkv and proj, or those of latents."""
+    if shape.latent is None:
+        return 2
+    return 4 if shape.latent.q_lora_rank is None else 5
 
 
 def _latent_elements(shape: LayerShape) -> int:

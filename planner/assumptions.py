@@ -19,6 +19,7 @@ from planner.offload import ASSUMED_HOST_BYTES_PER_SECOND, ASSUMED_PCIE_FRACTION
 from planner.precision import ASSUMED_PINNED_ROUNDING
 from planner.problem import Problem
 from planner.releases import out_of_range
+from planner.saving import ASSUMED_DISK_BYTES_PER_SECOND
 from planner.settings import Settings
 from planner.verdict import MARGIN_FRACTION
 from planner.workload import TunerType
@@ -217,4 +218,10 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
         unit="bytes",
         source="host memory of one training process; what it saves is copied into pinned memory, "
         "half as much again: two runs were measured",
+    )
+    yield Assumption(
+        id="saving.disk",
+        value=ASSUMED_DISK_BYTES_PER_SECOND,
+        unit="bytes/s",
+        source="of a node that writes its part of a checkpoint: yours may differ tenfold",
     )

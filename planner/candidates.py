@@ -5,7 +5,7 @@ from heapq import heapify, heappop, heapreplace
 from math import inf
 
 from planner.evaluate import BatchView
-from planner.layout import Layout, Recompute
+from planner.layout import NO_RECOMPUTE, Layout, Recompute
 from planner.problem import Problem, Sizes, as_layout
 from planner.schedule import Passes, simulated_seconds
 from planner.verdict import Verdict
@@ -38,14 +38,14 @@ class Candidate:
     ) -> None:
         self._sizes, self.micro_batch_size, self.recompute = sizes, micro_batch_size, recompute
         self.verdict, self.step_seconds = verdict, step_seconds
-        # What fits first, then speed, then the plainer layout.
+        # What fits first, then speed, then the plainer layout, without recomputation if can be.
         self.plainness = (sizes.etp, sizes.cp, sizes.tp, sizes.vpp, sizes.pp, sizes.ep)
         self.order = (
             verdict.order,
             _rounded(step_seconds),
             self.plainness,
             micro_batch_size,
-            (recompute.granularity, recompute.modules),
+            (recompute != NO_RECOMPUTE, recompute.granularity, recompute.modules),
         )
 
     def layout(self, problem: Problem) -> Layout:

@@ -7,11 +7,10 @@ and launch times are data, measured: `data/kernels/`.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from planner.efficiency import BothWays, Launch, Rates, between, host
+from planner.layer_seconds import LayerSeconds, PartSeconds
 from planner.layer_shape import BF16, FP32, LayerShape
-from planner.layout import Recompute
 from planner.model_spec import GroupedQueryAttention, LayerKind, ModelSpec
 from planner.parts import LinearKind, Part, Sharding, layer_parts
 from planner.units import MICRO, MILLI
@@ -22,97 +21,6 @@ from planner.workload import Workload
 BACKWARD_OVER_FORWARD_ATTENTION = 2.5
 # Linear attention works on chunks with a state; nobody measured it.
 ASSUMED_LINEAR_ATTENTION_KEYS = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartSeconds:
-    """Forward and backward of a part: seconds of the GPU, and of the host to launch them."""
-
-    forward: float
-    backward: float
-    forward_launch: float = 0.0
-    backward_launch: float = 0.0
-
-    def __add__(self, other: "PartSeconds") -> "PartSeconds":
-        return PartSeconds(
-            forward=self.forward + other.forward,
-            backward=self.backward + other.backward,
-            forward_launch=self.forward_launch + other.forward_launch,
-            backward_launch=self.backward_launch + other.backward_launch,
-        )
-
-    def times(self, number: int) -> "PartSeconds":
-        """So many of it."""
-        return PartSeconds(
-            forward=number * self.forward,
-            backward=number * self.backward,
-            forward_launch=number * self.forward_launch,
-            backward_launch=number * self.backward_launch,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerSeconds:
-    """Compute of one layer and microbatch.
-
-    A pass takes as long as its kernels, or as the host to launch them, whichever is longer: a
-    sparse layer's dispatcher waits for the GPU forward, a dense layer's lead is seldom more than
-    a layer.
-    """
-
-    is_moe: bool
-    attention: PartSeconds
-    feed_forward: PartSeconds
-    core: PartSeconds  # core attention, which is of `attention`
-    shared: PartSeconds  # shared experts, which are of `feed_forward`
-    up_projections: PartSeconds  # MLA's up projections, which are of `attention`
-    activation: float  # forward of the experts' activation function, on the GPU
-
-    @property
-    def forward(self) -> float:
-        """Seconds of the forward pass."""
-        both = self.attention + self.feed_forward
-        return max(both.forward, both.forward_launch)
-
-    @property
-    def backward(self) -> float:
-        """Seconds of the backward pass, recomputation apart."""
-        both = self.attention + self.feed_forward
-        return max(both.backward, both.backward_launch)
-
-    def recompute(self, recompute: Recompute, *, full: bool) -> float:
-        """Seconds that recomputation adds to the backward pass."""
-        if full:
-            return self.forward
-        if recompute.feed_forward(self.is_moe):
-            again = max(self.feed_forward.forward, self.feed_forward.forward_launch)
-            return again + self._beside(recompute) - self.backward
-        return self._beside(recompute) - self.backward
-
-    def _beside(self, recompute: Recompute) -> float:
-        """Seconds of the backward pass with what the host recomputes without waiting."""
-        again = {
-            "core_attn": self.core,
-            "mla_up_proj": self.up_projections,
-            "shared_experts": self.shared,
-        }
-        both = self.attention + self.feed_forward
-        device, launch = both.backward, both.backward_launch
-        for module in recompute.modules:
-            if module in again:
-                device += again[module].forward
-                launch += again[module].forward_launch
-            elif module == "moe_act":
-                device += self.activation
-        return max(device, launch)
-
-    def waiting(self, recompute: Recompute, *, full: bool) -> float:
-        """Seconds of the backward pass that the GPU waits for a host that could be ahead: one that
-        recomputes a dispatcher waits for the GPU itself."""
-        if self.is_moe and (full or recompute.feed_forward(self.is_moe)):
-            return 0.0
-        both = self.attention + self.feed_forward
-        return max(0.0, both.backward_launch - both.backward)
 
 
 def core_attention_flops(
@@ -199,20 +107,60 @@ class Compute:
         others = [part for part in parts if part.id.startswith(("mlp.", "shared_"))]
         attention = [part for part in parts if part not in routed and part not in others]
         core = self._core(shape, kind, document_tokens)
-        ups = self._products(shape, [part for part in attention if "_up_" in part.id], tp)
         beside = self._dense(shape, others, tp)
         feed_forward = beside + self._sparse(shape, local_experts) if shape.is_moe else beside
+        ups = self._products(shape, [part for part in attention if "_up_" in part.id], tp)
+        again = self._again(shape, core, ups, beside)
         if self._lora:
             feed_forward += self._adapters(shape, [*routed, *others], tp, local_experts)
         return LayerSeconds(
             is_moe=shape.is_moe,
             attention=self._attention(shape, attention, tp) + core,
             feed_forward=feed_forward,
-            core=core,
-            shared=beside,
-            up_projections=ups,
-            activation=shape.routed_rows * 3 * shape.expert_ffn * self._pass_seconds,
+            again=again,
         )
+
+    def _again(
+        self, shape: LayerShape, core: PartSeconds, ups: PartSeconds, beside: PartSeconds
+    ) -> dict[str, PartSeconds]:
+        """What recomputing each module of a layer adds, and the whole layer but for its forward
+        pass; of experts, for which the host waits, too.
+
+        What is norms of their own, and which module is kept how: megatron-core 0.18.1,
+        transformer_layer.py:434-503, multi_latent_attention.py:963, moe/experts.py:769.
+        """
+        host, launch = self._host.again, MILLI * self._rates.launch
+        norms = (shape.latent is not None) + shape.is_moe
+
+        def module(device: float, again: float, kept: Launch, number: int = 1) -> PartSeconds:
+            return PartSeconds(
+                forward=0.0,
+                backward=number * device,
+                forward_launch=number * launch * kept.forward,
+                backward_launch=number * launch * (again + kept.backward),
+            )
+
+        context = self._host.context.forward if shape.context_parallel_size > 1 else 0.0
+        found = {
+            "layer": module(0.0, 0.0, host.whole),
+            "core_attn": module(core.forward, host.core + context, host.whole),
+        }
+        if norms:
+            moved = 2 * shape.sharded_tokens * shape.hidden * self._pass_seconds
+            found["layernorm"] = module(moved, host.norm, host.lean, norms)
+        if shape.latent is not None:
+            turned = self._between.attention.forward.latent * shape.tokens * shape.query
+            up = ups.forward + turned * self._pass_seconds
+            found["mla_up_proj"] = module(up, host.up_projections, host.lean)
+        if not shape.is_moe:
+            found["mlp"] = module(beside.forward, self._host.dense.forward, host.whole)
+            return found
+        activation = shape.routed_rows * 3 * shape.expert_ffn * self._pass_seconds
+        found["moe"] = module(0.0, 0.0, host.whole)
+        found["moe_act"] = module(activation, host.activation, host.lean)
+        if shape.shared_ffn:
+            found["shared_experts"] = module(beside.forward, self._host.shared.forward, host.whole)
+        return found
 
     def _products(self, shape: LayerShape, parts: list[Part], tp: int) -> PartSeconds:
         """Products of linear layers, with the gradients of their weights."""
@@ -381,14 +329,23 @@ class Compute:
         return products + self._passes(self._between.head, elements, [(1, self._host.head)])
 
     def embedding(self, tokens: int, tp: int) -> PartSeconds:
-        """Embedding of a microbatch, and what the host does for each one."""
+        """Embedding of a microbatch."""
         elements = self._model.hidden_size * self._model.vocab_size / tp
         gradient = (
             0.0 if self._lora else elements * (self._gradient_seconds + 3 * self._pass_seconds)
         )
-        always = MILLI * self._rates.launch * self._host.microbatch.forward
         looked_up = 2 * tokens * self._model.hidden_size * self._pass_seconds
-        return PartSeconds(forward=always + looked_up, backward=gradient, forward_launch=always)
+        return PartSeconds(forward=looked_up, backward=gradient)
+
+    @property
+    def batch(self) -> float:
+        """Seconds that the host takes to make a batch, while the GPU waits.
+
+        Every chunk of every stage makes its own for each microbatch (ms-swift 4.6.0,
+        swift/megatron/trainers/trainer.py:134 forward_step, which megatron-core's schedules call
+        for each chunk).
+        """
+        return MILLI * self._rates.launch * self._host.batch.forward
 
     def optimizer(self, elements: float) -> float:
         """Adam on `elements` fp32 states: reads and writes weights and moments, reads gradients."""

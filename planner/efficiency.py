@@ -79,6 +79,18 @@ class Launch(StrictModel):
     backward: float
 
 
+class Again(StrictModel):
+    """Milliseconds of the host for what is recomputed: to run a module again, and around it: `lean`
+    where its output is given up too, `whole` where it is not."""
+
+    norm: float
+    core: float
+    up_projections: float
+    activation: float
+    lean: Launch
+    whole: Launch
+
+
 class Host(StrictModel):
     """Milliseconds that the host takes to launch parts of a layer: see `data/kernels/host.yaml`."""
 
@@ -96,7 +108,8 @@ class Host(StrictModel):
     adapter: Launch
     expert_adapter: Launch
     head: Launch
-    microbatch: Launch
+    batch: Launch
+    again: Again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

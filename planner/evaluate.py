@@ -7,13 +7,14 @@ that a single one does.
 """
 
 from dataclasses import dataclass, replace
-from operator import itemgetter
+from math import inf
 
 from planner.communication import Communication
 from planner.compute import Compute
 from planner.efficiency import rates
 from planner.grid_time import GridTime
 from planner.grids import Grids
+from planner.layer_seconds import PartSeconds
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
@@ -26,18 +27,17 @@ from planner.memory import (
     reserved_bytes,
     stage_memory,
 )
-from planner.memory_terms import IN_LAST_STAGE
 from planner.named_split import named_split
 from planner.offload import offload_seconds
 from planner.parameters import RankParameters
 from planner.placement import GroupPlacement, place
 from planner.precision import state_bytes
 from planner.problem import Problem
-from planner.schedule import Passes, Schedule, in_flight_microbatches, simulated_seconds
+from planner.schedule import Passes, Schedule, simulated_seconds
 from planner.split import SplitCosts, split_layers
 from planner.split_costs import split_costs
 from planner.split_view import SplitView
-from planner.stage_shape import Moment, StageShape, stage_shape
+from planner.stage_shape import ENDED_GRAPHS, Moment, StageShape, stage_shape
 from planner.step_time import Once, Overlap, StepTime, gradient_buckets, recipe_overlap
 from planner.workload import TunerType
 
@@ -65,6 +65,7 @@ class Evaluator:
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
+        self._ends: dict[tuple[int, int], tuple[PartSeconds, PartSeconds]] = {}
 
     def with_overlap(self, overlap: Overlap) -> "Evaluator":
         """The same problem with other overlaps, kept."""
@@ -79,7 +80,7 @@ class Evaluator:
         view = self.split_view(split)
         key = (sizes, view.layers_by_stage, dispatcher)
         if key not in self._grids:
-            self._grids[key] = GridView(self, sizes, split, dispatcher)
+            self._grids[key] = GridView(self, sizes, view, dispatcher)
         return PipelineView(self._grids[key], view)
 
     def batch(self, layout: Layout) -> "BatchView":
@@ -105,9 +106,18 @@ class Evaluator:
 
     def split_view(self, split: PipelineSplit) -> "SplitView":
         """Layer counts of a split."""
-        if split not in self._views:
-            self._views[split] = SplitView(self.problem, split)
-        return self._views[split]
+        found = self._views.get(split)
+        if found is None:
+            found = self._views[split] = SplitView(self.problem, split)
+        return found
+
+    def ends(self, tokens: int, tp: int) -> tuple[PartSeconds, PartSeconds]:
+        """Compute of the embedding, and of the output layers and losses, of a microbatch."""
+        key = (tokens, tp)
+        if key not in self._ends:
+            heads = self.compute.head(tokens, tp).times(1 + self.problem.workload.mtp_num_layers)
+            self._ends[key] = self.compute.embedding(tokens, tp), heads
+        return self._ends[key]
 
     def groups(self, sizes: GridSizes) -> dict[str, GroupPlacement]:
         """Placement of all groups of a grid."""
@@ -123,7 +133,7 @@ class GridView:
     """A grid with so many layers on every stage: parameters and what follows from them."""
 
     def __init__(
-        self, evaluator: Evaluator, sizes: GridSizes, split: PipelineSplit, dispatcher: str
+        self, evaluator: Evaluator, sizes: GridSizes, split: SplitView, dispatcher: str
     ) -> None:
         problem = evaluator.problem
         self.evaluator, self.problem, self.sizes = evaluator, problem, sizes
@@ -134,13 +144,19 @@ class GridView:
         self.communication = Communication(
             problem.cluster, self.groups, evaluator.overlap, dispatcher
         )
-        layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split)
-        self.shapes = [stage_shape(problem, layout, stage, evaluator.states) for stage in range(pp)]
-        self.static_bytes = [
-            {moment: level_bytes(shape, "pipeline", moment) for moment in evaluator.decisive}
-            for shape in self.shapes
-        ]
-        self.once = [self._once(shape) for shape in self.shapes]
+        layout = Layout(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp, split=split.split)
+        shapes = {
+            stage: stage_shape(problem, layout, stage, evaluator.states) for stage in split.unlike
+        }
+        static_bytes = {
+            stage: {moment: level_bytes(shape, "pipeline", moment) for moment in evaluator.decisive}
+            for stage, shape in shapes.items()
+        }
+        once = {stage: self._once(shape) for stage, shape in shapes.items()}
+        # By stage; like stages share them.
+        self.shapes = [shapes[stage] for stage in split.like]
+        self.static_bytes = [static_bytes[stage] for stage in split.like]
+        self.once = [once[stage] for stage in split.like]
         self._batches: dict[int, GridBatch] = {}
 
     def num_microbatches(self, micro_batch_size: int) -> int:
@@ -195,39 +211,44 @@ def _fill(shape: StageShape, kept: StageActivations) -> None:
         kept.whole_checkpoints,
     )
     shape.recomputed_bytes, shape.transient_bytes = kept.recomputed, kept.transient
-    shape.layer_moment = kept.moment
+    shape.layer_moment, shape.layer_in_forward = kept.moment, kept.in_forward
+    shape.dispatcher_holds_graph = kept.holds_graph
     shape.maps_bytes, shape.checkpointed_maps_bytes = kept.maps, kept.checkpointed_maps
 
 
-def _candidates(sizes: list[tuple[Moment, float]]) -> list[tuple[Moment, float]]:
+def _candidates(shape: StageShape, sizes: list[tuple[Moment, float]]) -> list[tuple[Moment, float]]:
     """Moments at which a stage may be at its fullest, whatever the schedule adds to them: the
-    fullest of those to which it adds most, and others that are fuller before it does."""
-    most = max((each for each in sizes if each[0] in MOST_IN_FLIGHT), key=itemgetter(1))
-    return [most, *(each for each in sizes if each[1] > most[1] and each[0] not in MOST_IN_FLIGHT)]
+    fullest of those to which it adds most, those of them that it may lift above that one, and
+    others that are fuller before it does."""
+    most = max(size for moment, size in sizes if moment in MOST_IN_FLIGHT)
+    lifted = most - ENDED_GRAPHS * shape.hidden_states_bytes
+    return [each for each in sizes if each[1] > (lifted if each[0] in MOST_IN_FLIGHT else most)]
 
 
 class GridBatch:
     """A micro-batch on a grid: all that does not depend on the schedule or on recomputation."""
 
     def __init__(self, grid: GridView, split: SplitView, micro_batch_size: int) -> None:
-        workload, evaluator = grid.problem.workload, grid.evaluator
+        evaluator = grid.evaluator
         self.grid = grid
         self.num_microbatches = grid.num_microbatches(micro_batch_size)
         self.layers = evaluator.layers.layers(grid.sizes, micro_batch_size, grid.communication)
         self.skewed = any(view.imbalanced is not view.shape for view in self.layers.views.values())
-        stages = range(len(grid.shapes))
-        self.shapes = [self._shape(each, split.layers_by_stage[each]) for each in stages]
-        self.decided_bytes = [self._decided(stage) for stage in stages]
+        shapes = {each: self._shape(each, split.layers_by_stage[each]) for each in split.unlike}
+        # By stage; like stages share them.
+        self.shapes = [shapes[stage] for stage in split.like]
+        decided = {stage: self._decided(stage) for stage in split.unlike}
+        self.decided_bytes = [decided[stage] for stage in split.like]
         self._recomputed: dict[tuple[object, ...], Recomputed] = {}
         layer = self.layers.any.shape
-        head = evaluator.compute.head(layer.tokens, grid.sizes[0])
-        heads = 1 + workload.mtp_num_layers
+        embedding, heads = evaluator.ends(layer.tokens, grid.sizes[0])
         self.time = GridTime(
             layers=self.layers,
             num_microbatches=self.num_microbatches,
             once=grid.once,
-            heads=head.times(heads),
-            embedding=evaluator.compute.embedding(layer.tokens, grid.sizes[0]),
+            heads=heads,
+            embedding=embedding,
+            batch=evaluator.compute.batch,
             message=grid.communication.message(layer),
             overlap=evaluator.overlap,
         )
@@ -250,20 +271,17 @@ class GridBatch:
                 (moment, decided + level_bytes(shape, "recompute", moment))
                 for moment, decided in self.decided_bytes[stage]
             ]
-            found = self._recomputed[key] = kept, _candidates(sizes)
+            found = self._recomputed[key] = kept, _candidates(shape, sizes)
         return found
 
     def _decided(self, stage: int) -> list[tuple[Moment, float]]:
-        """What is there at the decisive moments whatever is recomputed and kept in flight: of those
-        in the output layer, which differ in nothing else, at the fuller one."""
+        """What is there at the decisive moments whatever is recomputed and kept in flight."""
         shape, static = self.shapes[stage], self.grid.static_bytes[stage]
         sizes = {
             moment: static[moment] + level_bytes(shape, "batch", moment)
             for moment in self.grid.evaluator.decisive
             if passes(shape, moment)
         }
-        if shape.is_last:
-            sizes.pop(min(IN_LAST_STAGE, key=sizes.__getitem__))
         return list(sizes.items())
 
     def _shape(self, stage: int, counts: LayerCounts) -> StageShape:
@@ -288,13 +306,7 @@ class PipelineView:
 
     def schedule(self, num_microbatches: int) -> Schedule:
         """The schedule of so many microbatches."""
-        split, settings = self.split.split, self.grid.problem.settings
-        return Schedule(
-            num_stages=split.num_stages,
-            num_virtual_stages=split.num_virtual_stages,
-            num_microbatches=num_microbatches,
-            group=settings.microbatch_group_size_per_vp_stage or split.num_stages,
-        )
+        return self.split.schedule(num_microbatches)
 
     def batch(self, micro_batch_size: int) -> "BatchView":
         """The view of a micro-batch size."""
@@ -309,19 +321,11 @@ class BatchView:
         self._batch, self._grid, self._split = batch, batch.grid, split
         self._layers, self._schedule = batch.layers, schedule
         self.num_microbatches = batch.num_microbatches
-        self._in_flight = [
-            in_flight_microbatches(
-                schedule.num_stages,
-                schedule.num_virtual_stages,
-                schedule.num_microbatches,
-                stage,
-                schedule.group,
-            )
-            for stage in range(schedule.num_stages)
-        ]
+        self._in_flight = schedule.in_flight
 
-    def device_used(self, recompute: Recompute) -> float:
-        """Device memory of the fullest stage, in bytes: what decides fit."""
+    def device_used(self, recompute: Recompute, limit: float = inf) -> float:
+        """Device memory of the fullest stage, in bytes: what decides fit. Where that is above a
+        limit, of the first stage that is."""
         batch, most = self._batch, 0.0
         counts, chunks = self._split.counts(recompute), self._schedule.num_virtual_stages
         for stage in self._split.decisive:
@@ -337,6 +341,8 @@ class BatchView:
             reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
             if reserved > most:
                 most = reserved
+                if device_used(most) > limit:
+                    break
         return device_used(most)
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:

@@ -1,9 +1,9 @@
 """The time of a micro-batch on a grid: what every stage and chunk takes, for any pipeline on it."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from planner.communication import Exchanged
-from planner.compute import PartSeconds
+from planner.layer_seconds import PartSeconds
 from planner.layer_view import LayerCounts, LayerSet
 from planner.layout import Recompute
 from planner.schedule import Passes, Schedule
@@ -11,7 +11,7 @@ from planner.split_view import SplitView, StageCounts
 from planner.step_time import Once, Overlap, StageSeconds, StepTime, step_time
 
 # Of the communication of layers, what is seen and what is hidden.
-_CAUSES = tuple(each.name for each in fields(Exchanged))
+_CAUSES = Exchanged._fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class GridTime:
     once: list[Once]
     heads: PartSeconds
     embedding: PartSeconds
+    batch: float  # of a pass of a chunk, before it
     message: float  # from a stage to the next one
     overlap: Overlap
     _least: dict[tuple[object, ...], float] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class GridTime:
     def _slowest(self, counts: StageCounts, recompute: Recompute) -> float:
         slowest, last = 0.0, len(counts) - 1
         for stage, layers in enumerate(counts):
-            seconds = sum(self.layers.microbatch_seconds(layers, recompute))
+            seconds = self.batch + sum(self.layers.microbatch_seconds(layers, recompute))
             if stage == 0:
                 seconds += self.embedding.forward + self.embedding.backward
             if stage == last:
@@ -65,7 +66,7 @@ class GridTime:
         chunks = [
             [self.layers.microbatch_seconds(each, recompute) for each in stage] for stage in counts
         ]
-        forward = [[seconds[0] for seconds in stage] for stage in chunks]
+        forward = [[self.batch + seconds[0] for seconds in stage] for stage in chunks]
         backward = [[seconds[1] for seconds in stage] for stage in chunks]
         forward[0][0] += self.embedding.forward
         backward[0][0] += self.embedding.backward
@@ -107,6 +108,7 @@ class GridTime:
             for cause in _CAUSES:
                 both = getattr(exchanged.forward, cause) + getattr(exchanged.backward, cause)
                 exchanges[cause] += count * both
+        compute += self.batch * len(passes.forward[stage])
         if stage == 0:
             compute += self.embedding.forward + self.embedding.backward
         if stage == passes.schedule.num_stages - 1:

@@ -7,7 +7,7 @@ rank's experts get; R is their hidden states, S what the rank sends, F the exper
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.activations import (
     ATTENTION,
@@ -54,6 +54,24 @@ def _rows(s: LayerShape, elements: int) -> float:
     return s.routed_rows * elements * BF16
 
 
+def _shared_output(s: LayerShape) -> float:
+    """Of shared experts that do not run beside the dispatch but before it, kept until the sum."""
+    beside = s.overlaps_shared_experts or not s.shared_ffn
+    return 0.0 if beside else float(s.sharded_tokens * s.hidden * BF16)
+
+
+def _returned(s: LayerShape) -> float:
+    """Outputs of experts that come back from other ranks."""
+    return _sent(s) if s.local_experts < s.experts else 0.0
+
+
+def _shared_fc2_outputs(s: LayerShape) -> float:
+    """Of the second layer of shared experts, of all tokens: under TP it is reduced to this rank's
+    while it is there; with an adapter there are its output and both sums of them."""
+    reduced = s.sharded_tokens if s.gathers else 0
+    return float((3 * s.tokens if s.lora else s.tokens + reduced) * s.hidden * BF16)
+
+
 def _combined(s: LayerShape) -> float:
     """With ETP the experts' outputs are reduced in fp32: their copy, and what the rank gets."""
     etp = s.expert_tensor_parallel_size
@@ -93,7 +111,12 @@ def _attention_workspace(s: LayerShape) -> float:
 
 
 CHECKPOINTED = "layer_input"  # what a layer that is recomputed as a whole keeps
-_SHARED = ("shared_experts_input", "shared_experts", "gated_shared_output")
+_SHARED = (
+    "shared_experts_input",
+    "shared_experts",
+    "gated_shared_output",
+    "adapted_shared_experts",
+)
 _EXPERT_ACTIVATIONS = ("expert_fc1_output", "expert_activation")
 _MLP_ACTIVATIONS = ("mlp_fc1_output", "mlp_activation")
 
@@ -103,16 +126,35 @@ MOMENTS: tuple[LayerMoment, ...] = (
         "moe",
         FEED_FORWARD,
         FORWARD,
-        lambda s: _sent(s) + _received(s) + 2 * _rows(s, s.hidden) + _combined(s),
+        lambda s: (
+            _sent(s) + _received(s) + 2 * _rows(s, s.hidden) + _combined(s) + _shared_output(s)
+        ),
         "te/triton/permutation.py:163 and 419, mc/tensor_parallel/mappings.py:440 and 192, "
-        "te/module/grouped_linear.py:188, mc/transformer/moe/token_dispatcher.py:803",
+        "te/module/grouped_linear.py:188, mc/transformer/moe/token_dispatcher.py:803, "
+        "mc/transformer/moe/moe_layer.py:645: shared experts before the dispatch",
+    ),
+    LayerMoment(
+        "shared_experts_output",
+        "moe",
+        FEED_FORWARD,
+        FORWARD,
+        lambda s: (
+            _sent(s) + _received(s) + _rows(s, s.hidden) + _returned(s) + _shared_fc2_outputs(s)
+            if s.shared_ffn and s.overlaps_shared_experts
+            else 0
+        ),
+        "mc/transformer/moe/token_dispatcher.py:838-846, shared_experts.py: linear_fc2_forward and "
+        "post_forward_comm; mcore_bridge/tuners/lora.py:485-486",
+        ("gated_shared_output",),
     ),
     LayerMoment(
         "adapted_expert_fc1",
         "moe",
         FEED_FORWARD,
         FORWARD,
-        lambda s: s.lora * (_sent(s) + _received(s) + 2 * _rows(s, 2 * s.expert_ffn)),
+        lambda s: (
+            s.lora * (_sent(s) + _received(s) + 2 * _rows(s, 2 * s.expert_ffn) + _shared_output(s))
+        ),
         "mcore_bridge/tuners/lora.py:485-486: outputs of the layer and of the adapter, their sum",
         ("expert_activation",),
     ),
@@ -121,7 +163,7 @@ MOMENTS: tuple[LayerMoment, ...] = (
         "moe",
         FEED_FORWARD,
         FORWARD,
-        lambda s: s.lora * (_sent(s) + _received(s) + 3 * _rows(s, s.hidden)),
+        lambda s: s.lora * (_sent(s) + _received(s) + 3 * _rows(s, s.hidden) + _shared_output(s)),
         "mcore_bridge/tuners/lora.py:485-486",
         still=("expert_activation",),
     ),
@@ -229,6 +271,7 @@ class LayerActivations:
     recomputed: float  # built again for the backward pass, one layer at a time
     transient: float  # for a moment, beside all that
     moment: str
+    in_forward: bool  # whether that is in the forward pass, and not in one that is done again
     maps: float  # that the token dispatcher holds of the last microbatch
     checkpoint: float  # input of what is recomputed as a whole, and as much for its gradient
 
@@ -282,6 +325,8 @@ def _split(shape: LayerShape, recompute: Recompute, *, full: bool) -> _Split:
 
 def layer_activations(shape: LayerShape, recompute: Recompute, *, full: bool) -> LayerActivations:
     """What a layer keeps and needs: `full` says that this layer is checkpointed as a whole."""
+    if "shared_experts" in recompute.modules:  # the planner then emits no overlap of them
+        shape = replace(shape, overlaps_shared_experts=False)
     split = _split(shape, recompute, full=full)
     checkpoint = float(shape.sharded_tokens * shape.hidden * BF16)
     kept = sum(size for name, size in split.sizes.items() if name not in split.given_up)
@@ -294,6 +339,7 @@ def layer_activations(shape: LayerShape, recompute: Recompute, *, full: bool) ->
         recomputed=recomputed,
         transient=transient,
         moment=worst.id,
+        in_forward=worst.direction == FORWARD and not split.whole,
         maps=held_maps_bytes(shape),
         checkpoint=checkpoint,
     )

@@ -44,6 +44,7 @@ class LayerShape:
     packed: bool  # several documents in a row, one after the other: THD
     flash_attention: bool  # by flash-attn, not by cuDNN
     lora: bool
+    adapter_rank: int  # of LoRA, else 0
     fused_gradients: bool  # weight gradients are added in place, by apex's kernel
     fp8_input_bytes: float | None = None  # of a quantized input's element; None: it stays bf16
 
@@ -106,6 +107,7 @@ def layer_shape(
     cp: int = 1,
     imbalance: float,
     lora: bool,
+    adapter_rank: int = 0,
     fused_gradients: bool = True,
     overlaps_shared_experts: bool = True,
     packed: bool = True,
@@ -146,5 +148,6 @@ def layer_shape(
         flash_attention=flash_attention,
         fused_gradients=fused_gradients,
         lora=lora,
+        adapter_rank=adapter_rank,
         fp8_input_bytes=fp8_input_bytes,
     )

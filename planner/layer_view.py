@@ -1,14 +1,16 @@
 """One layer kind under some sizes: its shape, activations, compute and collectives, kept once."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from planner.communication import Communication, LayerCommunication
-from planner.compute import Compute, LayerSeconds
+from planner.compute import Compute
 from planner.layer_moments import (
     LayerActivations,
     feed_forward_gradients_bytes,
     layer_activations,
 )
+from planner.layer_seconds import LayerSeconds
 from planner.layer_shape import BF16, LayerShape, layer_shape
 from planner.layout import Recompute
 from planner.model_spec import LayerKind
@@ -81,8 +83,7 @@ class LayerView:
 LayerCounts = tuple[tuple[LayerKind, bool, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageActivations:
+class StageActivations(NamedTuple):
     """What recomputation decides for the layers of a stage and one microbatch, in bytes."""
 
     saved: float
@@ -90,6 +91,8 @@ class StageActivations:
     recomputed: float  # of the layer that needs most beside what is kept
     transient: float  # of that layer
     moment: str  # when it needs most; empty without layers
+    in_forward: bool  # whether that is in a forward pass, and not in one that is done again
+    holds_graph: bool  # whether a token dispatcher holds a microbatch's graph to its beginning
     maps: float  # that token dispatchers hold
     checkpointed_maps: float  # of those in recomputed layers
     checkpoints: float  # inputs that sparse layers, or their experts, are recomputed from
@@ -99,21 +102,22 @@ class StageActivations:
 
 def _worst_layer(
     layers: list[tuple[int, bool, bool, LayerActivations]], chunks: int
-) -> tuple[float, float, str]:
-    """What the layer that needs most has built again and has for a moment, and that moment.
+) -> tuple[float, float, str, bool]:
+    """What the layer that needs most has built again and has for a moment, that moment, and whether
+    it is in a forward pass.
 
     Layers that are recomputed as a whole come first in a chunk: when it is their turn, what the
     others of their chunk kept of the microbatch is gone.
     """
     others = sum(count * kept.saved for count, full, _, kept in layers if not full) / chunks
     needs = [
-        (kept.recomputed, kept.transient - (others if full else 0), kept.moment)
+        (kept.recomputed, kept.transient - (others if full else 0), kept.moment, kept.in_forward)
         for _, full, _, kept in layers
     ]
     if not needs:
-        return 0.0, 0.0, ""
-    recomputed, transient, moment = max(needs, key=lambda need: need[0] + need[1])
-    return recomputed + min(0.0, transient), max(0.0, transient), moment
+        return 0.0, 0.0, "", False
+    recomputed, transient, moment, in_forward = max(needs, key=lambda need: need[0] + need[1])
+    return recomputed + min(0.0, transient), max(0.0, transient), moment, in_forward
 
 
 class LayerSet:
@@ -160,20 +164,34 @@ class LayerSet:
             )
             for kind, full, count in counts
         ]
-        sparse = [(count, full, kept) for count, full, again, kept in layers if again and kept.maps]
-        checkpoints = sum(count * kept.checkpoint for count, _, kept in sparse)
-        recomputed, transient, moment = _worst_layer(layers, chunks)
+        saved = maps = checkpointed_maps = 0.0
+        checkpoints = whole_checkpoints = checkpoint = 0.0
+        whole_layers = holds_graph = False
+        for count, full, again, kept in layers:
+            saved += count * kept.saved
+            maps += count * kept.maps
+            whole_layers = whole_layers or full
+            if kept.maps and not again:
+                holds_graph = True
+            elif kept.maps:
+                checkpointed_maps += count * kept.maps
+                checkpoints += count * kept.checkpoint
+                whole_checkpoints += count * kept.checkpoint * full
+                checkpoint = max(checkpoint, kept.checkpoint)
+        recomputed, transient, moment, in_forward = _worst_layer(layers, chunks)
         return StageActivations(
-            saved=sum(count * kept.saved for count, *_, kept in layers),
-            whole_layers=any(full for _, full, *_ in layers),
+            saved=saved,
+            whole_layers=whole_layers,
             recomputed=recomputed,
             transient=transient,
             moment=moment,
-            maps=sum(count * kept.maps for count, *_, kept in layers),
-            checkpointed_maps=sum(count * kept.maps for count, _, kept in sparse),
+            in_forward=in_forward,
+            holds_graph=holds_graph,
+            maps=maps,
+            checkpointed_maps=checkpointed_maps,
             checkpoints=checkpoints,
-            whole_checkpoints=sum(count * kept.checkpoint for count, full, kept in sparse if full),
-            checkpoint=max((kept.checkpoint for *_, kept in sparse), default=0.0),
+            whole_checkpoints=whole_checkpoints,
+            checkpoint=checkpoint,
         )
 
     def microbatch_seconds(self, counts: LayerCounts, recompute: Recompute) -> tuple[float, float]:
@@ -304,6 +322,7 @@ class LayerViews:
             cp=cp,
             imbalance=imbalance,
             lora=self._lora,
+            adapter_rank=self._problem.workload.lora_rank if self._lora else 0,
             packed=self._problem.workload.packing,
             flash_attention=self._problem.stack.attention_backend == "flash",
             fused_gradients=self._fused_gradients,

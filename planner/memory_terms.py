@@ -169,13 +169,46 @@ TERMS: tuple[MemoryTerm, ...] = (
         "kept_stage_inputs",
         "acts",
         "schedule",
-        _AFTER_FIRST_STEP,
+        _BETWEEN,
         lambda s: (
             (1 if s.whole_checkpoints_bytes else 2) * s.chunks_with_input * s.hidden_states_bytes
         ),
         "2 * chunks that another stage feeds * 2 B * tokens/tp * hidden; half of it where sparse "
         "layers, recomputed as a whole, keep their inputs",
         "mc/transformer/transformer_block.py: input_tensor of the last microbatch, its gradient",
+    ),
+    MemoryTerm(
+        "sent_gradients",
+        "acts",
+        "schedule",
+        RUNNING_MOMENTS,
+        lambda s: (
+            (1 if s.whole_checkpoints_bytes or s.num_virtual_stages == 1 else 2)
+            * s.chunks_with_input
+            * s.hidden_states_bytes
+        ),
+        "2 B * tokens/tp * hidden, of the gradient that went to the stage before last; interleaved "
+        "2 * chunks that another stage feeds, or half of it, as of kept_stage_inputs",
+        "mc/pipeline_parallel/schedules.py: input_tensor_grad, until the next one",
+    ),
+    MemoryTerm(
+        "ended_graph",
+        "acts",
+        "schedule",
+        frozenset({Moment.LOSS}),
+        lambda s: s.ended_graph_bytes,
+        "2 B * tokens/tp * hidden, not interleaved: the input of the microbatch that ended last",
+        "mc/pipeline_parallel/schedules.py: output_tensor, until the next forward pass is over",
+    ),
+    MemoryTerm(
+        "ended_graph_in_layer",
+        "acts",
+        "schedule",
+        frozenset({Moment.LAYER}),
+        lambda s: s.ended_graph_bytes if s.layer_in_forward else 0,
+        "the same, where a layer needs most in its forward pass; on the first stage with LoRA the "
+        "embedding's output and its gradient",
+        "mc/pipeline_parallel/schedules.py: output_tensor; mcore_bridge/model/gpt_model.py:174",
     ),
     MemoryTerm(
         "stage_gradient",
@@ -222,6 +255,17 @@ TERMS: tuple[MemoryTerm, ...] = (
         "2 * recomputed sparse layers * 2 B * tokens/tp * hidden",
         "mc/transformer/moe/token_dispatcher.py: probs of the last microbatch hold each layer's "
         "input and its gradient until the next step",
+    ),
+    MemoryTerm(
+        "kept_embedding_output",
+        "acts",
+        "recompute",
+        _BETWEEN,
+        lambda s: s.embedding_leaf_bytes if s.dispatcher_holds_graph else 0,
+        "2 * 2 B * tokens/tp * hidden on the first stage, with LoRA and a sparse layer that is not "
+        "recomputed",
+        "mc/transformer/moe/token_dispatcher.py: probs of the last microbatch, whose graph begins "
+        "at the output of the frozen embedding (mcore_bridge/model/gpt_model.py:174)",
     ),
     MemoryTerm(
         "kept_maps",

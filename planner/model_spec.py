@@ -148,6 +148,10 @@ class ModelSpec:
     checkpoint_quantization: str | None = None  # of the weights on disk, for example "fp8"
     origin: str  # "bundled", or the path of the config.json
 
+    def __hash__(self) -> int:
+        """Of a few fields: hashing all takes as long as what many caches keep by the model."""
+        return hash((self.name, self.num_layers, self.hidden_size))
+
     @property
     def is_moe(self) -> bool:
         """Whether any layer is sparse."""

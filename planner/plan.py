@@ -82,6 +82,7 @@ class Plan:
     stages: list[StagePlan] = field(default_factory=list)
     host_memory_bytes: dict[str, int] = field(default_factory=dict)
     step_seconds: dict[str, Any] = field(default_factory=dict)
+    saving: dict[str, float] = field(default_factory=dict)  # beside the steps
     tokens_per_second_per_gpu: float = 0.0
     samples_per_second: float = 0.0
     model_tflops_per_gpu: float = 0.0
@@ -105,6 +106,7 @@ class Plan:
             "stages": [asdict(stage) for stage in self.stages],
             "host_memory_bytes": self.host_memory_bytes,
             "step_seconds": self.step_seconds,
+            "saving": self.saving,
             "tokens_per_second_per_gpu": self.tokens_per_second_per_gpu,
             "samples_per_second": self.samples_per_second,
             "model_tflops_per_gpu": self.model_tflops_per_gpu,
@@ -125,6 +127,7 @@ class Plan:
             stages=[StagePlan(**stage) for stage in content["stages"]],
             host_memory_bytes=dict(content["host_memory_bytes"]),
             step_seconds=dict(content["step_seconds"]),
+            saving=dict(content.get("saving", {})),  # plans of before had none
             tokens_per_second_per_gpu=float(content["tokens_per_second_per_gpu"]),
             samples_per_second=float(content["samples_per_second"]),
             model_tflops_per_gpu=float(content["model_tflops_per_gpu"]),

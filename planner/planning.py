@@ -16,7 +16,9 @@ from planner.possible import possible_elsewhere
 from planner.problem import Problem, Sizes, as_layout
 from planner.reasons import reasons
 from planner.rule import Violation
+from planner.saving import saving
 from planner.step_time import CATEGORIES, StepTime
+from planner.straggler import straggler_seconds
 from planner.swift_args import ArgValue, training_args
 from planner.units import TERA
 from planner.verdict import odds_of_fitting, verdict
@@ -52,7 +54,8 @@ PREDICTED = (
         if field.name not in _NOT_NUMBERS
     ),
     *(f"host_memory_bytes.{moment}" for moment in ("loading", "training", "saving")),
-    *(f"step_seconds.{name}" for name in (*CATEGORIES, "total", "hidden")),
+    *(f"step_seconds.{name}" for name in (*CATEGORIES, "total", "hidden", "of_which")),
+    *(f"saving.{name}" for name in ("bytes", "seconds", "seconds_per_step")),
     "tokens_per_second_per_gpu",
     "samples_per_second",
     "model_tflops_per_gpu",
@@ -99,7 +102,8 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
             for stage in range(layout.pp)
         ],
         host_memory_bytes=host_memory_bytes(problem, layout, parameters),
-        step_seconds=_time_to_json(time),
+        step_seconds=_time_to_json(time, straggler_seconds(evaluator, layout, seconds)),
+        saving=saving(problem),
         tokens_per_second_per_gpu=workload.step_tokens / seconds / layout.world_size,
         samples_per_second=workload.global_batch_size / seconds,
         model_tflops_per_gpu=flops / seconds / TERA,
@@ -155,5 +159,10 @@ def _memory_to_json(memory: StageMemory) -> dict[str, Any]:
     return found
 
 
-def _time_to_json(time: StepTime) -> dict[str, Any]:
-    return {**time.by_category(), "total": time.total, "hidden": time.hidden()}
+def _time_to_json(time: StepTime, straggler: float) -> dict[str, Any]:
+    return {
+        **time.by_category(),
+        "total": time.total,
+        "hidden": time.hidden(),
+        "of_which": {"busiest_expert_rank": straggler},
+    }

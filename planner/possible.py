@@ -19,6 +19,8 @@ def possible_elsewhere(evaluator: Evaluator, layout: Layout, seconds: float) -> 
             continue
         other = evaluator
         if option.hides_experts:
+            if not _can_hide_experts(layout):
+                continue
             hiding = replace(evaluator.overlap, expert_parallel=True, shared_expert=False)
             other = evaluator.with_overlap(hiding)
         changed = replace(layout, dispatcher=option.dispatcher)
@@ -32,3 +34,11 @@ def possible_elsewhere(evaluator: Evaluator, layout: Layout, seconds: float) -> 
             }
             found.append(Reason("reason.possible_elsewhere", values))
     return found
+
+
+def _can_hide_experts(layout: Layout) -> bool:
+    """Whether Megatron-Core exchanges experts of a layout beside another microbatch: not with
+    pipelines whose stages have one chunk, nor where the exchange is recomputed (megatron-core
+    0.18.1, megatron/core/transformer/transformer_config.py:2399-2429)."""
+    again = layout.recompute.granularity == "full" or layout.recompute.feed_forward(is_moe=True)
+    return not again and (layout.pp == 1 or layout.vpp > 1)

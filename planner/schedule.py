@@ -7,6 +7,7 @@ warm-up of get_pp_rank_microbatches.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 # Times of a period and of the one before it differ by the same, but for the rounding of their sums.
 _ROUNDING = 1e-10
@@ -18,7 +19,7 @@ _WARM_UPS_BEFORE_REPEATING = 3
 Pass = tuple[str, int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """What decides the order of passes.
 
@@ -47,6 +48,19 @@ class Schedule:
         if not self.interleaved:
             return ahead
         return 2 * ahead + (self.num_virtual_stages - 1) * self.group
+
+    @cached_property
+    def in_flight(self) -> tuple[float, ...]:
+        """Microbatches whose activations each stage keeps at the most, over all its chunks: those
+        of the warm-up, and the one that is running.
+
+        With interleaving the count is of chunks, each of 1 / num_virtual_stages of the stage's
+        layers.
+        """
+        return tuple(
+            min(self.warm_up(stage) + 1, self.num_passes) / self.num_virtual_stages
+            for stage in range(self.num_stages)
+        )
 
     def table(self) -> list[tuple[int, int]]:
         """(microbatch, chunk) of every forward pass, in order; of backward passes with the chunks
@@ -77,19 +91,14 @@ def in_flight_microbatches(
     stage: int,
     group: int | None = None,
 ) -> float:
-    """Microbatches whose activations a stage keeps at the most, over all its chunks: those of the
-    warm-up, and the one that is running.
-
-    `group` is microbatch_group_size_per_vp_stage, by default the number of stages. With
-    interleaving the count is of chunks, each of 1 / num_virtual_stages of the stage's layers.
-    """
+    """`Schedule.in_flight` of a stage; `group` is by default the number of stages."""
     schedule = Schedule(
         num_stages=num_stages,
         num_virtual_stages=num_virtual_stages,
         num_microbatches=num_microbatches,
         group=group or num_stages,
     )
-    return min(schedule.warm_up(stage) + 1, schedule.num_passes) / num_virtual_stages
+    return schedule.in_flight[stage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ solved for each PP and VPP.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 from planner.candidates import Candidate, Contenders
@@ -98,12 +99,13 @@ class _Tally:
         self.enumerated = self.legal = self.fitting = 0
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, tuple[Sizes, Violation]] = {}
-        self.least_over: tuple[float, Sizes] | None = None
+        self.least_over_bytes = inf
+        self.least_over: Sizes | None = None
 
     def missed(self, used: float, sizes: Sizes, size: int, recompute: Recompute) -> None:
-        if self.least_over is None or used < self.least_over[0]:
-            chosen = replace(sizes, micro_batch_size=size, recompute=recompute)
-            self.least_over = (used, chosen)
+        if used < self.least_over_bytes:
+            self.least_over_bytes = used
+            self.least_over = replace(sizes, micro_batch_size=size, recompute=recompute)
 
 
 def search(evaluator: Evaluator) -> SearchResult:
@@ -124,7 +126,7 @@ def search(evaluator: Evaluator) -> SearchResult:
             for rule_id, (sizes, violation) in tally.examples.items()
         },
         ranked=_ranked([contenders.best() for contenders in grids.values()]),
-        nearest_miss=as_layout(evaluator.problem, missed[1]) if missed else None,
+        nearest_miss=as_layout(evaluator.problem, missed) if missed else None,
     )
 
 
@@ -167,7 +169,9 @@ def _gather(
     """Look at the memory of every micro-batch and recomputation of a pipeline; keep what fits.
 
     While the pipeline is full, memory never falls as the micro-batch grows (tests hold it), so that
-    once a choice of recomputation exceeds the GPU, larger micro-batches are not evaluated.
+    once a choice of recomputation exceeds the GPU, larger micro-batches are not evaluated. Nor does
+    recomputation save time (tests hold it): where a layout fits without it, those with it are
+    counted and not kept.
     """
     sizes = pipeline.sizes
     assert sizes.split is not None
@@ -181,16 +185,21 @@ def _gather(
         if not remaining:
             continue
         batch = view.batch(micro_batch_size)
+        fits_without = False
         for recompute in list(remaining):
-            used = batch.device_used(recompute)
+            used = batch.device_used(recompute, tally.least_over_bytes)
             found = verdict(used, usable)
             if found is Verdict.EXCEEDS:
                 remaining.remove(recompute)
                 tally.missed(used, sizes, micro_batch_size, recompute)
                 continue
             tally.fitting += 1
-            contenders = grids.setdefault(grid, Contenders())
-            contenders.add(found, sizes, micro_batch_size, recompute, batch)
+            if fits_without:
+                continue
+            fits_without = recompute == NO_RECOMPUTE and found is Verdict.FITS
+            if grid not in grids:
+                grids[grid] = Contenders()
+            grids[grid].add(found, sizes, micro_batch_size, recompute, batch)
 
 
 def _divisors(number: int) -> list[int]:
@@ -288,10 +297,17 @@ class _Referee:
         self._problem, self._tally = problem, tally
         self._rules = {level: rules_for(problem, level) for level in LEVELS}
         self._known: dict[tuple[object, ...], tuple[list[Any], Counter[str]]] = {}
+        self._pipelines: dict[tuple[int, int], str | None] = {}
 
     def refuses(self, level: str, sizes: Sizes, leaves: int) -> bool:
         """Whether a rule of the level refuses the sizes; tallies the leaves if so."""
-        broken = self._first_broken(level, sizes)
+        if level == "pipeline":
+            key = (sizes.pp, sizes.vpp)
+            if key not in self._pipelines:
+                self._pipelines[key] = self._first_broken(level, sizes)
+            broken = self._pipelines[key]
+        else:
+            broken = self._first_broken(level, sizes)
         if broken is not None:
             self._tally.counts[broken] += leaves
         return broken is not None

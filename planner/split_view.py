@@ -7,6 +7,7 @@ from planner.layer_view import LayerCounts
 from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.model_spec import LayerKind
 from planner.problem import Problem
+from planner.schedule import Schedule
 
 StageCounts = tuple[LayerCounts, ...]
 ChunkCounts = tuple[tuple[LayerCounts, ...], ...]  # by stage and chunk
@@ -28,7 +29,16 @@ class SplitView:
         self._last = (split.num_stages - 1, split.num_virtual_stages - 1)
         self._counts: dict[tuple[bool, int | None], StageCounts] = {}
         self._chunks: dict[tuple[bool, int | None], ChunkCounts] = {}
+        self._group = problem.settings.microbatch_group_size_per_vp_stage or split.num_stages
+        self._schedules: dict[int, Schedule] = {}
         self.layers_by_stage = self.counts(NO_RECOMPUTE)
+        last = split.num_stages - 1
+        kinds = [
+            (stage == 0, stage == last, layers) for stage, layers in enumerate(self.layers_by_stage)
+        ]
+        # The first stage that is like each one, in its layers and in what is at an end.
+        self.like = [kinds.index(each) for each in kinds]
+        self.unlike = sorted(set(self.like))
         self.decisive = self._decisive_stages()
 
     def layers(self, stage: int, recompute: Recompute) -> LayerCounts:
@@ -59,6 +69,18 @@ class SplitView:
                 for stage in range(self.split.num_stages)
             )
             self._chunks[whole, block] = found
+        return found
+
+    def schedule(self, num_microbatches: int) -> Schedule:
+        """The schedule of so many microbatches."""
+        found = self._schedules.get(num_microbatches)
+        if found is None:
+            found = self._schedules[num_microbatches] = Schedule(
+                num_stages=self.split.num_stages,
+                num_virtual_stages=self.split.num_virtual_stages,
+                num_microbatches=num_microbatches,
+                group=self._group,
+            )
         return found
 
     def _count(

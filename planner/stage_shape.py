@@ -24,6 +24,9 @@ class Moment(StrEnum):
     OPTIMIZER = "optimizer_step"
 
 
+ENDED_GRAPHS = 2  # hidden states that `StageShape.ended_graph_bytes` has at the most
+
+
 @dataclass(slots=True, kw_only=True)
 class StageShape:
     """What the terms are functions of: one rank of one stage.
@@ -63,6 +66,8 @@ class StageShape:
     recomputed_bytes: float = 0.0  # built again, of the layer that needs most
     transient_bytes: float = 0.0  # beside, of that layer for a moment
     layer_moment: str = ""  # that moment: an id of planner.layer_moments
+    layer_in_forward: bool = False  # whether it is in a forward pass, and not in one done again
+    dispatcher_holds_graph: bool = False  # of the last microbatch, to its beginning
     checkpoints_bytes: float = 0.0  # inputs that sparse layers are recomputed from
     whole_checkpoints_bytes: float = 0.0  # of those, inputs of whole layers
     checkpoint_bytes: float = 0.0  # the largest of them
@@ -81,6 +86,22 @@ class StageShape:
     def hidden_states_bytes(self) -> float:
         """Of one microbatch on this rank."""
         return float(self.sharded_tokens * self.hidden * BF16)
+
+    @property
+    def embedding_leaf_bytes(self) -> float:
+        """With LoRA a microbatch's graph begins at the output of the frozen embedding, and holds it
+        and its gradient (mcore-bridge 1.6.5, model/gpt_model.py:174)."""
+        return 2 * self.hidden_states_bytes if self.lora and self.is_first else 0.0
+
+    @property
+    def ended_graph_bytes(self) -> float:
+        """What the graph of the microbatch whose backward pass came last holds, until the forward
+        pass after it is over: 1F1B keeps its output until then, and so where it began, at a stage's
+        input or at an embedding (megatron-core 0.18.1, pipeline_parallel/schedules.py:
+        `output_tensor` of forward_backward_pipelining_without_interleaving)."""
+        if self.num_stages == 1 or self.num_virtual_stages > 1:
+            return 0.0
+        return self.embedding_leaf_bytes if self.is_first else self.hidden_states_bytes
 
     @property
     def rotary_bytes(self) -> float:

@@ -5,6 +5,7 @@ for messages from `planner.schedule`. Nothing overlaps but what `hidden` names.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from planner.parameters import RankParameters
 from planner.recipe import Recipe
@@ -84,8 +85,7 @@ def gradient_buckets(parameters: RankParameters, ranks: int) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
+class Around(NamedTuple):
     """Exposed seconds of what a stage does once a step, by when it does it."""
 
     ready: float  # before its first input may come
@@ -102,8 +102,7 @@ class Overlap:
     the first one. `tp_comm` (tp_comm_overlap) gathers and scatters tokens in a piece a rank, beside
     matrix products. `shared_expert` (moe_shared_expert_overlap) runs shared
     experts beside the exchange of routed ones. `expert_parallel` (overlap_moe_expert_parallel_comm)
-    runs that exchange beside another microbatch; that its first and last one have none beside them
-    is not counted.
+    runs that exchange beside another microbatch, which hides part of it.
     """
 
     grad_reduce: bool = False

@@ -135,9 +135,17 @@ shared experts under TP4. No rank of the design has these together. By the sourc
 when the experts' outputs go back, and not at their second product: the shared experts' second
 layer has its output, the adapter's and their sum then, all of whole packs (mcore_bridge,
 tuners/lora.py:485; megatron-core, transformer/moe/shared_experts.py: linear_fc2_forward). That
-would explain 0.38 of the 0.49 GiB; it was not traced, and nothing was added to the model.
+explains 0.38 of the 0.49 GiB.
 Three ranks of LoRA under TP2 and CP2 hold 1.6 to 6.1 % (0.07 to 0.25 GiB) more between steps than
-predicted; why is not known. Their allocated peaks are 0.1 to 0.5 % too low.
+was predicted: with LoRA a microbatch's graph begins at the output of the frozen embedding
+(mcore_bridge, model/gpt_model.py:174), and the token dispatcher's `probs` hold it and its gradient.
+
+**What was refined since**, by the sources, and with no constant: that moment, with adapters or
+without; this graph, and in 1F1B that of the microbatch that ended last, which the schedule holds
+until the next forward pass is over; what adapters of low rank keep. "As the model says now" is
+after it. `fresh2.jsonl` has {second} ranks more, chosen before it, on which it is to be tested:
+`first_look2.jsonl` keeps what it said of them before they were measured.
+
 GLM-4.5-Air alone has nine of ten of seven ranks, which is the worst of them: reserved is 5.2 %.
 
 **Fused weight gradients were not measured.** `fused.jsonl` has four rows of the design with them,
@@ -195,7 +203,7 @@ def design_page() -> list[str]:
     for title, these, belongs in GROUPS:
         chosen = [rank for rank in these() if belongs(rank)]
         lines.append(_line([title, str(len(chosen)), *(_errors(chosen, name) for name in SHOWN)]))
-    lines.append(CLEAN.format(bars="\n".join(_bars())))
+    lines.append(CLEAN.format(bars="\n".join(_bars()), second=len(rows("fresh2.jsonl"))))
     lines.append(LOOKED_AT.format(id="`glm4_moe-58`"))
     tables = {
         "Fresh ranks, as predicted first": first_look(),

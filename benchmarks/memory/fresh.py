@@ -47,7 +47,7 @@ HOT_GLM = replace(
 LOADS = (1.0, 1.5, 2.0)
 
 
-def _is_quick(setting: Setting) -> bool:
+def is_quick(setting: Setting) -> bool:
     """Whether a step is short: layers and tokens by hand."""
     layers = setting.num_microbatches * (setting.chunk_layers * setting.vpp + setting.mtp)
     tokens = setting.seq_length * setting.micro_batch_size // setting.cp // setting.tp
@@ -59,7 +59,7 @@ def settings(lot: random.Random) -> Iterator[tuple[str, Setting]]:
     designed = list(design.settings(random.Random(design.SEED)))
     for family in FAMILIES:
         before = [setting for name, setting in designed if name == family]
-        chosen = design.choose(family, NUMBERS[family], lot, before=before, wanted=_is_quick)
+        chosen = design.choose(family, NUMBERS[family], lot, before=before, wanted=is_quick)
         yield from ((family, setting) for setting in chosen)
     yield from (("qwen3_moe", replace(HOT, expert_load=load)) for load in LOADS)
     yield from (("glm4_moe", replace(HOT_GLM, expert_load=load)) for load in LOADS)

@@ -52,9 +52,10 @@ REASONS = {
     ),
     "hidden exchange": Reason(
         applies=lambda run: "expert_parallel" in run.facts.get("overlap", ()),
-        text="expert-parallel communication beside another microbatch. The model hides all that "
-        "compute covers; a profile of MX0279 (its source) shows 37% of it beside matrix "
-        "products and attention, and the step of MX0277 shrank by 45% of it",
+        text="expert-parallel communication beside another microbatch. The model hides 45% of it "
+        "at the most, which was chosen by what sources say of MX0277 and MX0279: they are "
+        "two of the runs compared. A profile of MX0279 shows 37% beside matrix products and "
+        "attention; with another dispatcher the step shrank by half of what is predicted of it",
     ),
     "graphs": Reason(
         applies=lambda run: "cuda_graphs" in run.facts,

@@ -92,12 +92,12 @@ class Entry:
         )
 
 
-def problem_of(model: str) -> Problem:
+def problem_of(model: str, topology: str = TOPOLOGY) -> Problem:
     """What is planned: full fine-tuning of a cut model on two GPUs of a host."""
     cut = MODELS[model]
     return Problem(
         model=model_spec_from_config(cut.config, name=cut.name, origin=cut.name),
-        cluster=load_topology(TOPOLOGY, 1, GPUS),
+        cluster=load_topology(topology, 1, GPUS),
         workload=Workload(seq_length=SEQ_LENGTH, global_batch_size=GLOBAL_BATCH_SIZE),
         stack=load_stack(STACK),
         recipe=load_recipe(TunerType.FULL),
@@ -167,9 +167,9 @@ def listed() -> list[Entry]:
     return [Entry.from_json(line) for line in PAGE.read_text(encoding="utf-8").splitlines()]
 
 
-def predicted_seconds(entry: Entry) -> float:
+def predicted_seconds(entry: Entry, topology: str) -> float:
     """What the planner of today says of an entry's step, at even routing."""
-    view = Evaluator(problem_of(entry.model)).batch(entry.layout)
+    view = Evaluator(problem_of(entry.model, topology)).batch(entry.layout)
     return view.step_time(entry.layout.recompute).total
 
 

@@ -38,6 +38,7 @@ ROUNDS = 3
 AT_ONCE = 5  # runs that are starting or training
 MOST_SECONDS = 300  # of a run, waiting included; a longer one hangs
 TRIES = 2  # of an entry and round
+MOST_FAILED = 4  # runs, more than ended well: something is wrong with all of them
 FIRST_PORT = 29711
 POLL_SECONDS = 0.05
 RANK = Path(__file__).with_name("waiting_rank.py")
@@ -133,8 +134,8 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
-def finish(run: Started, about: dict[str, Any], page: Path) -> None:
-    """End what is left of a run and write what came of it.
+def finish(run: Started, about: dict[str, Any], page: Path) -> bool:
+    """End what is left of a run, write what came of it, and return whether it ended well.
 
     Its status is 0 where all ranks ended well, and None where one had to be ended.
     """
@@ -149,6 +150,7 @@ def finish(run: Started, about: dict[str, Any], page: Path) -> None:
         file.write(json.dumps(content) + "\n")
     shown = [round(each, 3) for each in content["seconds"]]
     print(f"{run.entry.row.id} round {run.round}: {status}, {shown}, {took} s", flush=True)
+    return status == 0
 
 
 def machine() -> dict[str, Any]:
@@ -200,8 +202,8 @@ def main(models: str, results: str, seconds: str, only: str = "") -> None:
     begin = partial(start, models=Path(models), work=work)
     flying: list[Started] = []
     ending: list[Started] = []
-    port = FIRST_PORT
-    while (waiting or flying or ending) and time.time() < deadline:
+    port, balance = FIRST_PORT, 0  # of runs that ended well
+    while (waiting or flying or ending) and time.time() < deadline and balance > -MOST_FAILED:
         if waiting and len(flying) < AT_ONCE:
             flying.append(begin(*waiting.pop(0), port=port))
             port += 1
@@ -210,7 +212,7 @@ def main(models: str, results: str, seconds: str, only: str = "") -> None:
         ending += [run for run in flying if run.said(Said.TRAINED) or run.is_over]
         flying = [run for run in flying if run not in ending]
         for run in [run for run in ending if run.is_over]:
-            finish(run, about, page)
+            balance += 1 if finish(run, about, page) else -1
             ending.remove(run)
         time.sleep(POLL_SECONDS)
     for run in flying + ending:

@@ -23,6 +23,7 @@ from planner.report.numbers import bar, billions, gib, percent, seconds, with_un
 from planner.report.tables import SIZES, plain_table, recompute_cell, size_cells
 from planner.report.trust import odds, ties_words, trust
 from planner.settings import Settings
+from planner.step_time import CATEGORIES
 from planner.ties import words_of
 from planner.verdict import MARGIN_FRACTION
 from planner.workload import Task, TunerType
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from planner.reach import Reach
 
 FULL_WIDTH = 100
+SIGNIFICANT_SECONDS = 0.0005  # less is not shown
 _GROUPS = {term.id: term.group for term in TERMS}
 _COLUMNS = ("weights", "grads", "optimizer", "acts", "buffers", "logits", "other")
 
@@ -48,6 +50,8 @@ def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str
         force_terminal=color,
         no_color=not color,
         highlight=False,
+        markup=False,
+        emoji=False,
         soft_wrap=False,
     )
     _print_header(answer, out)
@@ -266,7 +270,9 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
         found = f"memory {plan.verdict}, but it does not run" if broken else plan.verdict
         pairs.append(("verdict", f"{found}   {_speed(plan)}"))
     pairs.append(("odds", odds(problem, plan)))
-    pairs.append(("time", _time(plan)))
+    pairs.append(("time", _time(problem, plan)))
+    if plan.saving:
+        pairs.append(("", _saving(plan)))
     pairs.append(("host", _host(problem, plan)))
     _print_pairs(out, pairs)
     out.print()
@@ -287,13 +293,26 @@ def _host(problem: Problem, plan: Plan) -> str:
     return f"{', '.join(parts)} of {has} GiB a node, roughly"
 
 
-def _time(plan: Plan) -> str:
+def _time(problem: Problem, plan: Plan) -> str:
     parts = [
         f"{words_of(name)} {seconds(value)}"
         for name, value in plan.step_seconds.items()
-        if name not in ("total", "hidden") and value > 0.0005
+        if name in CATEGORIES and value > SIGNIFICANT_SECONDS
     ]
-    return ", ".join(parts) + f" = {seconds(plan.step_seconds['total'])} s"
+    text = ", ".join(parts) + f" = {seconds(plan.step_seconds['total'])} s"
+    straggler = plan.step_seconds.get("of_which", {}).get("busiest_expert_rank", 0.0)
+    if straggler > SIGNIFICANT_SECONDS:
+        load = problem.workload.routing_imbalance
+        text += f", of which {seconds(straggler)} as the busiest experts have {load:g} x the mean"
+    return text
+
+
+def _saving(plan: Plan) -> str:
+    saving = plan.saving
+    return (
+        f"saving {gib(saving['bytes'])} GiB every {saving['interval_steps']} steps takes "
+        f"{seconds(saving['seconds'])} s, {seconds(saving['seconds_per_step'])} s a step besides"
+    )
 
 
 def _print_stages(plan: Plan, mtp_num_layers: int, out: Console) -> None:

@@ -234,7 +234,8 @@ def test_a_plan_adds_up_and_comes_back_from_its_json(case: Case) -> None:
         values = [memory[name] for name in (*rising, "peak_reserved", "device_used")]
         assert values == sorted(values)
     seconds = made.step_seconds
-    assert list(seconds) == [*CATEGORIES, "total", "hidden"]
+    assert list(seconds) == [*CATEGORIES, "total", "hidden", "of_which"]
+    assert all(0 <= part <= seconds["total"] for part in seconds["of_which"].values())
     assert math.isclose(sum(seconds[name] for name in CATEGORIES), seconds["total"], rel_tol=1e-9)
 
 
@@ -277,12 +278,13 @@ NOT_PREDICTED = {
     "peak_moment",
     "layer_moment",
     "usable",
+    "interval_steps",
 }
 
 
 def predicted(value: object, path: str = "") -> Iterator[str]:
-    """Dotted paths of all predicted numbers; `terms` and `hidden` as a whole."""
-    if isinstance(value, dict) and path.rpartition(".")[2] not in ("terms", "hidden"):
+    """Dotted paths of all predicted numbers; `terms`, `hidden` and `of_which` as a whole."""
+    if isinstance(value, dict) and path.rpartition(".")[2] not in ("terms", "hidden", "of_which"):
         for key, below in value.items():
             if key not in NOT_PREDICTED:
                 yield from predicted(below, f"{path}.{key}".lstrip("."))
@@ -296,7 +298,7 @@ def predicted(value: object, path: str = "") -> Iterator[str]:
 def test_confidence_names_everything_that_is_predicted(name: str) -> None:
     """Null where nothing was measured, never left out; where there is nothing to evaluate too."""
     found = plan("check", *CHECKS["legal"], "--json").answer["plan"]
-    top = ("stages", "host_memory_bytes", "step_seconds", "tokens_per_second_per_gpu")
+    top = ("stages", "host_memory_bytes", "step_seconds", "saving", "tokens_per_second_per_gpu")
     parts = {key: found[key] for key in (*top, "samples_per_second", "model_tflops_per_gpu")}
     confidence = plan("check", *CHECKS[name], "--json").answer["plan"]["confidence"]
     assert list(confidence) == list(dict.fromkeys(predicted(parts)))

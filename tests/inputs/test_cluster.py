@@ -1,12 +1,15 @@
 """The topologies that come with the planner, and files of users."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import networkx
 import pytest
 import yaml
 
-from planner.cluster import NETWORK, NVLINK, PCIE, SPINE, Cluster
+from planner.cluster import LINK_CLASSES, NETWORK, NVLINK, PCIE, SPINE, Cluster
+from planner.cluster_graph import GraphNode, neighbours, ways_from
 from planner.collectives import COLLECTIVES_FILE
 from planner.errors import UsageError
 from planner.topology_files import (
@@ -102,6 +105,28 @@ def test_the_graph_holds_gpus_switches_and_nics_of_two_hosts(cluster: Cluster) -
         {"kind", "bandwidth_bytes_per_second", "latency_seconds"} == set(edge)
         for _, _, edge in graph.edges(data=True)
     )
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=by_name)
+def test_ways_cross_the_links_that_networkx_finds(cluster: Cluster) -> None:
+    start, graph = ("gpu", 0, 0), cluster.graph()
+
+    def cost(one: GraphNode, _: GraphNode, edge: dict[str, Any]) -> int | None:
+        through_another_gpu = one[0] == "gpu" and one != start
+        return None if through_another_gpu else 1000 ** LINK_CLASSES.index(edge["kind"])
+
+    paths = networkx.single_source_dijkstra_path(graph, start, weight=cost)
+    crossed = {
+        end: [(graph.edges[each]["kind"], graph.edges[each]["latency_seconds"]) for each in edges]
+        for end, path in paths.items()
+        for edges in [list(pairwise(path))]
+    }
+    found = {
+        end: [(edge.kind, edge.latency_seconds) for edge in way]
+        for end, way in ways_from(neighbours(cluster), start).items()
+    }
+
+    assert found == crossed
 
 
 def test_the_graph_does_not_grow_with_the_job() -> None:

@@ -1,5 +1,6 @@
 """Files that people write, spoiled in every way: one clear line, whatever is wrong."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.errors import UsageError
-from planner.recipe import _RecipeFile
+from planner.recipe import RECIPES_FOLDER
+from planner.recipe_schema import RecipeFile
 from planner.site import _SiteFile, load_site
 from planner.stack import STACKS_FOLDER, _StackFile, load_stack
 from planner.topology_files import TOPOLOGIES_FOLDER, load_topology
@@ -21,6 +23,7 @@ from planner.topology_schema import TopologyFile
 from planner.yaml_files import (
     PATTERN_WORDS,
     StrictModel,
+    load_yaml,
     load_yaml_model,
     named_file,
     shortened,
@@ -195,10 +198,18 @@ def patterns_of(schema: Any) -> set[str]:
 
 
 def test_every_pattern_has_plain_words_and_no_words_are_left_over() -> None:
-    models = (_SiteFile, _StackFile, TopologyFile, _RecipeFile)
+    models = (_SiteFile, _StackFile, TopologyFile, RecipeFile)
     found = set().union(*(patterns_of(model.model_json_schema()) for model in models))
 
     assert found == set(PATTERN_WORDS)
+
+
+@pytest.mark.parametrize("path", [*RECIPES_FOLDER.glob("*.yaml")], ids=lambda path: path.stem)
+def test_recipes_of_the_planner_are_as_their_schema_would_have_read_them(path: Path) -> None:
+    content = load_yaml(path)
+    read = RecipeFile.model_validate(content).model_dump(exclude_unset=True)
+
+    assert json.dumps(content) == json.dumps(read)
 
 
 def test_a_byte_order_mark_is_no_mistake(path: Path) -> None:

@@ -9,7 +9,7 @@ from problems import MODELS, problem, small
 
 from planner.constraints import LEVELS, RULES, violations
 from planner.evaluate import Evaluator
-from planner.layout import Layout
+from planner.layout import NO_RECOMPUTE, Layout
 from planner.problem import Problem, Sizes, as_layout
 from planner.search import (
     ASSUMED_TIE_FRACTION,
@@ -116,8 +116,9 @@ def look_at_all(stated: Problem) -> Naive:
 
 def plainness(layout: Layout) -> tuple[object, ...]:
     sizes = (layout.etp, layout.cp, layout.tp, layout.vpp, layout.pp, layout.ep)
-    recompute = (layout.recompute.granularity, layout.recompute.modules)
-    return (sizes, layout.micro_batch_size, recompute)
+    recompute = layout.recompute
+    choice = (recompute != NO_RECOMPUTE, recompute.granularity, recompute.modules)
+    return (sizes, layout.micro_batch_size, choice)
 
 
 @pytest.fixture(scope="module", params=PROBLEMS)

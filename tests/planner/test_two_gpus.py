@@ -5,7 +5,7 @@ import two_gpus_run
 from hypothesis import given
 from hypothesis import strategies as st
 from two_gpus import GLOBAL_BATCH_SIZE, MODELS, SEQ_LENGTH, Entry, listed, problem_of
-from two_gpus_report import Compared, first_choice, noise, order, page
+from two_gpus_report import Compared, first_choice, least_difference, noise, order, page
 
 from planner.constraints import violations
 from planner.problem import Sizes
@@ -61,10 +61,10 @@ def test_tau_is_one_for_the_same_order_and_minus_one_for_its_reverse(seconds: li
     same = rows([(each, (each,)) for each in seconds])
     reverse = rows([(-each, (each,)) for each in seconds])
     for found, expected in ((same, 1.0), (reverse, -1.0)):
-        judged = order(found, lambda row: row.predicted)
+        judged = order(found, Compared.by_plan, 0)
         assert judged.tau == expected
         assert judged.pairs == len(seconds) * (len(seconds) - 1) / 2
-    assert order(same, lambda row: 0).tau == 0
+    assert order(same, lambda row: 0, 0).tau == 0
     assert first_choice(same) == 0
 
 
@@ -72,6 +72,6 @@ def test_pairs_within_the_noise_are_left_out() -> None:
     """The first two differ by 1 %, less than their repeats do; the third is far away."""
     found = rows([(2.0, (0.98, 1.0, 1.02)), (1.0, (0.99, 1.01, 1.03)), (3.0, (2.0, 2.0, 2.0))])
     assert 0.01 < noise(found) < 0.02
-    judged = order(found, lambda row: row.predicted)
+    judged = order(found, Compared.by_plan, least_difference(found))
     assert (judged.tau, judged.pairs) == (1.0, 2)
     assert round(first_choice(found), 2) == 0.01

@@ -18,7 +18,12 @@ SWIFT_WHEELS := $(SWIFT_RELEASES:%=.stacks/wheels/ms_swift-%-py3-none-any.whl)
 MEGATRON_SOURCES := 0.15.3 0.17.1 0.18.2 0.19.2
 MEGATRON_WHEELS := $(MEGATRON_SOURCES:%=.stacks/wheels/megatron-core-%.downloaded)
 
-# Of train-moe. What is given on the command line, NNODES and DRY_RUN too, reaches the scripts.
+# Of train-moe. What is given on the command line, NNODES and DRY_RUN too, reaches the scripts. A run
+# folder that is there must have been planned with what is given, not with these defaults.
+given = $(filter-out undefined default file,$(origin $(1)))
+EXPECTED := $(if $(call given,MODEL),--model "$$MODEL") $(if $(call given,GPUS),--gpus "$$GPUS") \
+  $(if $(call given,LOAD),--load "$$LOAD") $(if $(call given,SITE),--site "$$SITE")
+EXPECTED_NODES := $(if $(call given,NNODES),--nodes "$$NNODES")
 MODEL ?= Qwen3-30B-A3B
 NODES = $(or $(NNODES),1)
 GPUS ?= $(shell echo $$((8 * $(NODES))))
@@ -85,9 +90,9 @@ train-moe: $(VENV)/$(if $(filter dlc,$(BACKEND)),dlc,core) ## plan, or take RUN=
 	  --load "$$LOAD" $${MODEL_PATH:+--model-path "$$MODEL_PATH"} $${DATASET:+--dataset "$$DATASET"} \
 	  $${SITE:+--site "$$SITE"} \
 	  --output-dir "$$RUN" || { [[ -e "$$RUN/run.json" ]] && echo "another node wrote $$RUN: it is taken"; }
-	@if [[ -z "$${BACKEND:-}" ]]; then exec $(BIN)/moe-launch train "$$RUN"; \
+	@if [[ -z "$${BACKEND:-}" ]]; then exec $(BIN)/moe-launch train "$$RUN" $(EXPECTED); \
 	  else exec $(BIN)/moe-launch submit "$$RUN" --backend "$$BACKEND" $${HOSTS:+--hosts "$$HOSTS"} \
-	  $${YES:+--yes}; fi
+	  $(EXPECTED) $(EXPECTED_NODES) $${YES:+--yes}; fi
 
 # -- checking it -------------------------------------------------------------------------------
 

@@ -59,6 +59,10 @@ ADAPTER_NOTE = """\
 ADAPTER_TARGET = '[[ "${ADAPTER:-0}" == 0 ]] || target="$target-adapter"'
 ADAPTER_ARGUMENTS = '[[ "${ADAPTER:-0}" == 0 ]] || { command+=(--merge_lora false) && gib=1; }'
 SMOKE_TOKENS = 32
+BEFORE_TRAINING = "once, before train.sh."
+NOT_FOR_TRAINING = (
+    "for a run that is planned with\n# --load mcore: train.sh of this one reads them as they are."
+)
 PRECISION: dict[str, ArgValue] = {"test_convert_precision": True, "test_convert_dtype": "float32"}
 
 
@@ -70,13 +74,13 @@ PARTIAL_TARGET = _Found('"$target.partial"')
 CHECKPOINT = _Found('"$checkpoint"')
 
 
-def hf_to_mcore_sh(run: Run) -> str | None:
-    """The script that converts the weights for training; None where training reads them."""
-    if run.load is Load.DIRECT:
-        return None
+def hf_to_mcore_sh(run: Run) -> str:
+    """The script that converts the weights, for training or, where that reads those of Hugging
+    Face itself, for another run."""
     return fill(
         TEMPLATES / "convert_hf_to_mcore.sh",
         target=shlex.quote(Folders(run.site.workspace).mcore),
+        when=BEFORE_TRAINING if run.load is Load.MCORE else NOT_FOR_TRAINING,
         **_common(run, Direction.TO_MCORE),
     )
 

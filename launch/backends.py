@@ -12,7 +12,7 @@ from planner.site import Dlc
 
 
 def make_backend(name: BackendName, run: Run, run_folder: Path) -> Backend:
-    """The backend of a run. Raises UsageError: hosts.count, hosts.twice."""
+    """The backend of a run. Raises UsageError: hosts.count, hosts.twice, hosts.local_master."""
     if name is BackendName.DLC:
         return DlcBackend(dlc=run.site.dlc, job_file=run_folder / "job.json")
     return _hosts(run, run_folder)
@@ -39,4 +39,7 @@ def _hosts(run: Run, run_folder: Path) -> HostsBackend:
     twice = [host for host, times in Counter(addresses).items() if times > 1]
     if twice and twice[0] not in THIS_MACHINE:  # which tests take for two
         raise UsageError("hosts.twice", host=twice[0])
+    away = [host for host in addresses if host not in THIS_MACHINE]
+    if addresses[0] in THIS_MACHINE and away and not run.site.hosts.master_addr:
+        raise UsageError("hosts.local_master", host=away[0], master=addresses[0])
     return HostsBackend(hosts=run.site.hosts, run_folder=on_nodes(run, run_folder), here=run_folder)

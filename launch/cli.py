@@ -24,6 +24,11 @@ ModelPath = Annotated[
     str, typer.Option(help="Refuse a run of another model folder.", envvar="MODEL_PATH")
 ]
 Dataset = Annotated[str, typer.Option(help="Refuse a run of other data.", envvar="DATASET")]
+# What a run folder that is there already must have been planned with.
+Model = Annotated[str, typer.Option(help="Refuse a run of another model.")]
+Gpus = Annotated[int | None, typer.Option(help="Refuse a run for another number of GPUs.")]
+LoadFrom = Annotated[str, typer.Option("--load", help="Refuse a run that loads another way.")]
+SiteFile = Annotated[Path | None, typer.Option(help="Refuse a run of another site file.")]
 Job = Annotated[str, typer.Argument(help="A handle such as dlc://dlc1abc, or a run folder.")]
 
 
@@ -48,22 +53,35 @@ def train(
     ] = False,
     model_path: ModelPath = "",
     dataset: Dataset = "",
+    model: Model = "",
+    gpus: Gpus = None,
+    load: LoadFrom = "",
+    site: SiteFile = None,
 ) -> None:
     """Run this node's part of the training."""
+    from launch.expected import Expected
     from launch.train import train as start
 
-    start(run_folder, dry_run=dry_run, model_path=model_path, dataset=dataset)
+    expected = Expected(
+        model_path=model_path, dataset=dataset, model=model, gpus=gpus, load=load, site=site
+    )
+    start(run_folder, dry_run=dry_run, expected=expected)
 
 
 @app.command()
 def submit(
     run_folder: RunFolder,
     backend: Annotated[
-        BackendName | None, typer.Option(help="Where to; else what the site says.")
+        BackendName | None, typer.Option(help="Where to; else what the site says, or the last one.")
     ] = None,
     hosts: HostList = "",
     model_path: ModelPath = "",
     dataset: Dataset = "",
+    model: Model = "",
+    gpus: Gpus = None,
+    nodes: Annotated[int | None, typer.Option(help="Refuse a run for other nodes.")] = None,
+    load: LoadFrom = "",
+    site: SiteFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what is sent.", envvar="DRY_RUN")
@@ -73,12 +91,20 @@ def submit(
     """Start a run on all its nodes; prints a handle for status, logs and stop."""
     from launch.commands import submit as start
     from launch.commands import with_hosts
-    from launch.train import read_expected_run
+    from launch.expected import Expected, read_expected_run
 
     given = _split(hosts)
     chosen = BackendName.HOSTS if given and backend is None else backend
-    run = read_expected_run(run_folder, model_path=model_path, dataset=dataset)
-    run = with_hosts(run, given)
+    expected = Expected(
+        model_path=model_path,
+        dataset=dataset,
+        model=model,
+        gpus=gpus,
+        nodes=nodes,
+        load=load,
+        site=site,
+    )
+    run = with_hosts(read_expected_run(run_folder, expected), given)
     start(run, run_folder, chosen, yes=yes, dry_run=dry_run, as_json=json)
 
 

@@ -18,7 +18,14 @@ from launch.jobs import (
     UnknownJobError,
     parse_handle,
 )
-from launch.submission import Submission, new_id, read_submission, write_submission
+from launch.submission import (
+    Submission,
+    forget_submission,
+    new_id,
+    read_submission,
+    submitting,
+    write_submission,
+)
 from launch.text import comment
 from planner.command import quoted, write_output
 from planner.errors import UsageError
@@ -39,27 +46,42 @@ def submit(
 
     Raises UsageError: submit.*, job.still_there, those of the backend.
     """
-    name = backend_name or _only_backend(run, run_folder)
+    name, run = _target(run, run_folder, backend_name)
     backend = make_backend(name, run, run_folder)
     if dry_run:
         content = {"backend": name, "request": backend.shown()}
         write_output(_json(content) if as_json else backend.shown())
         return
-    previous = read_submission(run_folder)
-    _refuse_second(run_folder, run, previous)
-    if not yes:
-        _ask(name, backend, as_json)
-    handle = _recovered(run_folder, run, previous)
-    if handle is None:
-        addresses = run.site.hosts.addresses if name is BackendName.HOSTS else ()
-        submission = Submission(backend=name, id=new_id(), hosts=addresses)
-        write_submission(run_folder, submission)
-        handle = backend.submit(submission.id)
-        write_submission(run_folder, replace(submission, handle=str(handle)))
+    with submitting(run_folder):
+        previous = read_submission(run_folder)
+        _refuse_second(run_folder, run, previous)
+        if not yes:
+            _ask(name, backend, as_json)
+        handle = _recovered(run_folder, run, previous)
+        if handle is None:
+            hosts = run.site.hosts.addresses if name is BackendName.HOSTS else ()
+            handle = _start(run_folder, backend, Submission(backend=name, id=new_id(), hosts=hosts))
     if as_json:
         write_output(_json({"handle": str(handle)}))
     else:
         write_output(f"{handle}\n\nmoe-launch status {quoted(str(run_folder))}\n")
+
+
+def _start(run_folder: Path, backend: Backend, submission: Submission) -> Handle:
+    """Starts a job; what is sure not to have become one is forgotten.
+
+    Raises UsageError: submit.unrecorded, those of the backend.
+    """
+    backend.check()
+    previous = read_submission(run_folder)
+    write_submission(run_folder, submission)
+    try:
+        handle = backend.submit(submission.id)
+    except UsageError:  # it was refused
+        forget_submission(run_folder, previous)
+        raise
+    write_submission(run_folder, replace(submission, handle=str(handle)))
+    return handle
 
 
 def status(job: str, *, as_json: bool) -> None:
@@ -163,16 +185,26 @@ def _backend_of(submission: Submission, run: Run, run_folder: Path) -> Backend:
     return make_backend(submission.backend, with_hosts(run, submission.hosts), run_folder)
 
 
-def _only_backend(run: Run, run_folder: Path) -> BackendName:
-    """The one that the site says. Raises UsageError: submit.no_backend, submit.two_backends."""
+def _target(
+    run: Run, run_folder: Path, backend_name: BackendName | None
+) -> tuple[BackendName, Run]:
+    """Where a run goes: what is given, what the site says, or where it went the last time.
+
+    Raises UsageError: submit.no_backend, submit.two_backends, those of `read_submission`.
+    """
     told = {
         BackendName.HOSTS: bool(run.site.hosts.addresses),
         BackendName.DLC: bool(run.site.dlc.workspace_id),
     }
-    possible = [name for name, given in told.items() if given]
-    if len(possible) == 1:
-        return possible[0]
-    raise UsageError("submit.two_backends" if possible else "submit.no_backend", path=run_folder)
+    possible = [backend_name] if backend_name else [name for name, given in told.items() if given]
+    if len(possible) > 1:
+        raise UsageError("submit.two_backends", path=run_folder)
+    last = None if possible and told[possible[0]] else read_submission(run_folder)
+    if last is not None and possible in ([], [last.backend]):
+        return last.backend, with_hosts(run, last.hosts)
+    if not possible:
+        raise UsageError("submit.no_backend", path=run_folder)
+    return possible[0], run
 
 
 def _refuse_second(run_folder: Path, run: Run, previous: Submission | None) -> None:

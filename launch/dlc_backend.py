@@ -40,6 +40,14 @@ class DlcBackend:
         """The request. Raises UsageError: those of `check_job` and `read_job`."""
         return json.dumps(self._request("ID"), indent=2) + "\n"
 
+    def check(self) -> None:
+        """Looks at the request and for credentials.
+
+        Raises UsageError: those of `shown`; EnvironmentLacksError: those of `connect`.
+        """
+        self._request("ID")
+        self.connect(self.dlc)
+
     def submit(self, submission_id: str) -> Handle:
         """Creates the job. What was refused for haste is asked again; after an answer that leaves
         open whether there is a job, it is looked up by its name first.

@@ -4,6 +4,8 @@ Credentials come from the SDK's own chain: variables, OIDC, the CLI's profile, a
 They are never read here, never written and never shown.
 """
 
+import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,26 +158,36 @@ def connect(dlc: Dlc) -> DlcClient:
     Raises EnvironmentLacksError: dlc.no_sdk, dlc.no_region, dlc.no_credentials.
     """
     try:
-        from alibabacloud_credentials.client import Client as Credentials
         from alibabacloud_pai_dlc20201203.client import Client
         from alibabacloud_tea_openapi.models import Config
     except ImportError:
         raise EnvironmentLacksError("dlc.no_sdk") from None
-    import os
-
     region = dlc.region or os.environ.get("ALIBABA_CLOUD_REGION_ID", "")
     if not region:
         raise EnvironmentLacksError("dlc.no_region")
     scheme, separator, endpoint = dlc.endpoint.rpartition("://")
-    credentials = Credentials()
-    try:
-        credentials.get_credential()
-    except Exception as error:  # the chain raises whatever its last provider does
-        raise EnvironmentLacksError("dlc.no_credentials", reason=_reason(error)) from None
-    config = Config(credential=credentials, region_id=region)
+    chain, _ = _credentials()
+    config = Config(credential=chain, region_id=region)
     if separator or endpoint:
         config.endpoint, config.protocol = endpoint, scheme or "https"
     return DlcClient(client=Client(config))
+
+
+def _credentials() -> tuple[Any, Any]:
+    """The SDK's chain, and what it gives. It prints nothing of what its providers stumble over.
+
+    Raises EnvironmentLacksError: dlc.no_sdk, dlc.no_credentials.
+    """
+    try:
+        from alibabacloud_credentials.client import Client
+    except ImportError:
+        raise EnvironmentLacksError("dlc.no_sdk") from None
+    logging.getLogger("credentials").disabled = True
+    chain = Client()
+    try:
+        return chain, chain.get_credential()
+    except Exception as error:  # the chain raises whatever its last provider does
+        raise EnvironmentLacksError("dlc.no_credentials", reason=_reason(error)) from None
 
 
 def credentials_provider() -> str:
@@ -183,14 +195,8 @@ def credentials_provider() -> str:
 
     Raises EnvironmentLacksError: dlc.no_sdk, dlc.no_credentials.
     """
-    try:
-        from alibabacloud_credentials.client import Client as Credentials
-    except ImportError:
-        raise EnvironmentLacksError("dlc.no_sdk") from None
-    try:
-        return str(Credentials().get_credential().provider_name)
-    except Exception as error:  # the chain raises whatever its last provider does
-        raise EnvironmentLacksError("dlc.no_credentials", reason=_reason(error)) from None
+    _, credential = _credentials()
+    return str(credential.provider_name)
 
 
 def _runtime() -> Any:

@@ -1,6 +1,7 @@
 """`moe-launch doctor`: what a run would fail at, found without starting it."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,8 +15,13 @@ from launch.preflight.judge import FAIL, OK, WARN, Row
 from launch.resume import is_resumable
 from launch.run_folder import render
 from planner.errors import PlannerError
+from planner.evaluate import Evaluator
+from planner.plan import Plan
+from planner.planning import check_plan
+from planner.problem import Problem, sizes_of
 from planner.run import Run
-from planner.swift_args import ArgValue
+from planner.swift_args import ArgValue, training_args
+from planner.topology_files import load_topology
 
 # Seconds that ms-swift's groups wait: shorter than tokenising or saving is an error, longer a hang.
 ASSUMED_SHORTEST_TIMEOUT = 600
@@ -47,16 +53,61 @@ def examine(patient: Patient) -> list[Row]:
 
 
 def _plan(patient: Patient) -> Iterator[Row]:
-    plan = patient.run.plan
-    if plan.violations:
-        rule = plan.violations[0]
-        yield Row(FAIL, "plan", rule.message, rule.fix)
-    elif plan.verdict == "exceeds":
+    """The verdict of the plan, and of its layout now: somebody may have changed that."""
+    plans = [patient.run.plan, *_planned_now(patient.run)]
+    broken = next((plan.violations[0] for plan in plans if plan.violations), None)
+    verdicts = [plan.verdict for plan in plans]
+    if broken:
+        yield Row(FAIL, "plan", broken.message, broken.fix)
+    elif "exceeds" in verdicts:
         yield Row(FAIL, "plan", "it does not fit the GPUs", "plan for more, or let plan search")
-    elif plan.verdict == "tight":
+    elif "tight" in verdicts:
         yield Row(WARN, "plan", "it fits, but only just", "a batch with unbalanced experts may not")
     else:
         yield Row(OK, "plan", "legal, and it fits")
+
+
+def _planned_now(run: Run) -> Iterator[Plan]:
+    """The plan of the run's layout, made again; none where its topology is not known here."""
+    machines = run.machines
+    if run.asked is None:
+        return
+    try:
+        cluster = load_topology(run.asked.topology, machines.num_nodes, machines.gpus_per_node)
+    except PlannerError:
+        return
+    problem = Problem(
+        model=run.model,
+        cluster=cluster,
+        workload=run.asked.workload,
+        stack=run.stack,
+        recipe=run.recipe,
+        settings=run.asked.settings,
+    )
+    yield check_plan(Evaluator(problem), sizes_of(run.plan.layout))
+
+
+def _arguments(patient: Patient) -> Iterator[Row]:
+    """Whether the plan's arguments are still those that were predicted."""
+    run = patient.run
+    if run.asked is None:
+        return
+    now = run.plan.args
+    planned = training_args(
+        run.model, run.plan.layout, run.asked.workload, run.stack, run.recipe, run.asked.settings
+    )
+    changed = [
+        f"{flag} {_said(planned, flag)} -> {_said(now, flag)}"
+        for flag in {**planned, **now}
+        if _said(planned, flag) != _said(now, flag)
+    ]
+    if changed:
+        found = f"changed since the plan: {', '.join(changed[:5])}"
+        yield Row(WARN, "arguments", found, "plan again with --set: memory and time are the plan's")
+
+
+def _said(args: Mapping[str, ArgValue], flag: str) -> str:
+    return json.dumps(args[flag]) if flag in args else "not given"
 
 
 def _batch(patient: Patient) -> Iterator[Row]:
@@ -108,7 +159,7 @@ def _resume(patient: Patient) -> Iterator[Row]:
 
 
 def _saving(patient: Patient) -> Iterator[Row]:
-    steps, seconds = patient.args["save_steps"], patient.run.plan.step_seconds.get("total")
+    steps, seconds = patient.args.get("save_steps"), patient.run.plan.step_seconds.get("total")
     if isinstance(steps, int) and seconds and steps * seconds > ASSUMED_LONGEST_LOSS_SECONDS:
         hours = steps * seconds / 3600
         found = f"{steps} steps lie between checkpoints, about {hours:.1f} hours: so much is lost"
@@ -194,6 +245,6 @@ def _hang(patient: Patient) -> Iterator[Row]:
 
 
 OFFLINE: tuple[Callable[[Patient], Iterator[Row]], ...] = (
-    *(_plan, _batch, _dispatcher, _timeout, _resume, _saving),
+    *(_plan, _arguments, _batch, _dispatcher, _timeout, _resume, _saving),
     *(_files, _hosts, _job, _mounts, _hang),
 )

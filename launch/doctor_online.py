@@ -6,7 +6,6 @@ from itertools import count
 from launch.backends import make_backend
 from launch.dlc_client import DlcClient, connect, credentials_provider
 from launch.doctor import Patient
-from launch.hosts import HostsBackend
 from launch.jobs import BackendName
 from launch.preflight.judge import FAIL, OK, WARN, Row
 from planner.errors import PlannerError
@@ -62,7 +61,6 @@ def _hosts(patient: Patient) -> Iterator[Row]:
     if not patient.run.site.hosts.addresses:
         return
     backend = make_backend(BackendName.HOSTS, patient.run, patient.run_folder)
-    assert isinstance(backend, HostsBackend)
-    backend.check_reachable()
-    found = f"all {len(backend.hosts.addresses)} are reached and see the run folder"
+    backend.check()
+    found = f"all {len(patient.run.site.hosts.addresses)} are reached and see the run folder"
     yield Row(OK, "hosts", found)

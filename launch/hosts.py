@@ -39,11 +39,10 @@ class HostsBackend:
         return "\n".join(lines) + "\n"
 
     def submit(self, submission_id: str) -> Handle:
-        """Looks at all hosts, then starts all. Where one does not start, all are stopped again.
+        """Starts all hosts. Where one does not start, all are stopped again.
 
-        Raises EnvironmentLacksError: hosts.failed, hosts.no_run_folder.
+        Raises EnvironmentLacksError: hosts.failed.
         """
-        self.check_reachable()
         try:
             self._on_all(lambda node: self._run(node, self._command("start", submission_id, node)))
         except EnvironmentLacksError:
@@ -51,8 +50,8 @@ class HostsBackend:
             raise
         return Handle(BackendName.HOSTS, f"{self.here.absolute()}#{submission_id}")
 
-    def check_reachable(self) -> None:
-        """Raises EnvironmentLacksError: hosts.failed, hosts.no_run_folder."""
+    def check(self) -> None:
+        """Looks at all hosts. Raises EnvironmentLacksError: hosts.failed, hosts.no_run_folder."""
         look = f"test -e {shlex.quote(self._script)} && echo here || echo missing"
         found = self._on_all(lambda node: self._run(node, look))
         for address, answer in zip(self.hosts.addresses, found, strict=True):

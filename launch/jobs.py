@@ -80,8 +80,14 @@ class Backend(Protocol):
     def shown(self) -> str:
         """What will be sent, for a person to agree to."""
 
+    def check(self) -> None:
+        """Looks whether the job can be sent, and starts nothing."""
+
     def submit(self, submission_id: str) -> Handle:
-        """Starts the job. `submission_id` is new, and tells it from all others."""
+        """Starts the job; a UsageError means that there is none.
+
+        `submission_id` is new, and tells it from all others.
+        """
 
     def recover(self, submission_id: str) -> Handle | None:
         """The job of a submission that was cut off; None where there is none, or none any more."""

@@ -17,8 +17,10 @@ from planner.workload import Load, TunerType
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-CONVERT_STEP = (
-    "| `convert_hf_to_mcore.sh` | once, on {nodes} | weights of the model to `{mcore}` |\n"
+CONVERT_STEP = "| `convert_hf_to_mcore.sh` | once, on {nodes} | weights of the model to `{mcore}` |"
+UNNEEDED_STEP = (
+    "| `convert_hf_to_mcore.sh` | not needed: `train.sh` reads the weights as they are | weights "
+    "of the model to `{mcore}`, for a run with `--load mcore` |"
 )
 RESUMES = """\
 `train.sh`, started again, goes on from the newest complete checkpoint: at most `save_steps` steps
@@ -37,10 +39,8 @@ def readme(run: Run) -> str:
         TEMPLATES / "README.md",
         title=title(run),
         stack=comment(f"{run.stack.name} (ms-swift {run.stack.ms_swift})"),
-        convert_step=(
-            CONVERT_STEP.format(nodes=nodes, mcore=comment(folders.mcore)).rstrip("\n")
-            if run.load is Load.MCORE
-            else ""
+        convert_step=(CONVERT_STEP if run.load is Load.MCORE else UNNEEDED_STEP).format(
+            nodes=nodes, mcore=comment(folders.mcore)
         ),
         nodes=run.machines.num_nodes,
         conversion_nodes=nodes,

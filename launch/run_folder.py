@@ -87,7 +87,7 @@ def render_again(folder: Path, site: Path | None = None) -> Files:
     files = render(run, folder)
     if site is not None:
         files["run.json"] = run_json(run)
-    optional = {"convert_hf_to_mcore.sh", "train.yaml"}
+    optional = {"train.yaml"}
     try:
         for name, text in files.items():
             path = folder / name

@@ -1,8 +1,11 @@
 """What a run folder remembers of its last submission, so that a cut off one is found again."""
 
+import fcntl
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from planner.errors import UsageError
 from planner.yaml_files import one_line
 
 NAME = "submission.json"
+LOCK = ".submission.lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,28 @@ class Submission:
     hosts: tuple[str, ...] = ()  # plain hosts, of the site or of the command line
     handle: str | None = None
     stopped: bool = False  # by moe-launch stop
+
+
+@contextmanager
+def submitting(run_folder: Path) -> Iterator[None]:
+    """Keeps other submissions of a run away; a process that is killed lets go.
+
+    Where the storage has no locks, nothing is kept away. Raises UsageError: submit.at_once,
+    submit.unrecorded.
+    """
+    path = run_folder / LOCK
+    try:
+        lock = path.open("a")
+    except OSError as error:
+        raise _unrecorded(path, error) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError("submit.at_once", path=run_folder) from None
+        except OSError:
+            pass
+        yield
 
 
 def new_id() -> str:
@@ -63,5 +89,21 @@ def write_submission(run_folder: Path, submission: Submission) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError("submit.unrecorded", path=path, reason=reason) from None
+        raise _unrecorded(path, error) from None
+
+
+def forget_submission(run_folder: Path, previous: Submission | None) -> None:
+    """Goes back to the submission before. Raises UsageError: submit.unrecorded."""
+    if previous is not None:
+        write_submission(run_folder, previous)
+        return
+    path = run_folder / NAME
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unrecorded(path, error) from None
+
+
+def _unrecorded(path: Path, error: OSError) -> UsageError:
+    reason = (error.strerror or str(error)).lower()
+    return UsageError("submit.unrecorded", path=path, reason=reason)

@@ -6,50 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from launch.expected import Expected, read_expected_run
 from launch.training import title
 from planner.command import write_output
-from planner.errors import EnvironmentLacksError, UsageError
-from planner.run import Run, read_run
-from planner.site import Site, with_absolute_paths
+from planner.errors import EnvironmentLacksError
+from planner.run import Run
 
 
-def train(run_folder: Path, *, dry_run: bool, model_path: str, dataset: str) -> NoReturn:
+def train(run_folder: Path, *, dry_run: bool, expected: Expected) -> NoReturn:
     """Shows what will run, checks the GPUs of this machine, and becomes train.sh.
 
-    `model_path` and `dataset` are what the user believes the run to have; empty: anything.
-    Raises UsageError: those of `read_run`, run.planned_with;
-    EnvironmentLacksError: launch.gpus_missing.
+    Raises UsageError: those of `read_expected_run`; EnvironmentLacksError: launch.gpus_missing.
     """
-    run = read_expected_run(run_folder, model_path=model_path, dataset=dataset)
+    run = read_expected_run(run_folder, expected)
     write_output(f"{title(run)}, from {run_folder}\n")
     if dry_run:
         os.environ["DRY_RUN"] = "1"
     else:
         check_gpus(run, os.environ, gpu_count())
     os.execvp("bash", ["bash", str((run_folder / "train.sh").absolute())])
-
-
-def read_expected_run(run_folder: Path, *, model_path: str, dataset: str) -> Run:
-    """The run of a folder, if it has the model and the data that are given; empty: anything.
-
-    Relative paths count from here. Raises UsageError: those of `read_run`, run.planned_with.
-    """
-    run = read_run(run_folder)
-    given = Site(model_path=model_path, dataset=(dataset,) if dataset else ())
-    absolute = with_absolute_paths(given)
-    for variable, planned, values in (
-        ("MODEL_PATH", (run.site.model_path,), ((given.model_path,), (absolute.model_path,))),
-        ("DATASET", run.site.dataset, (given.dataset, absolute.dataset)),
-    ):
-        if any(values[0]) and planned not in values:
-            raise UsageError(
-                "run.planned_with",
-                path=run_folder,
-                variable=variable,
-                planned=" ".join(planned),
-                given=" ".join(values[-1]),
-            )
-    return run
 
 
 def check_gpus(run: Run, environment: Mapping[str, str], available: int) -> None:

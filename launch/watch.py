@@ -1,5 +1,6 @@
 """`moe-launch watch`: follows a run's log, and says in words when it strays from its plan."""
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from planner.run import FORMAT_VERSION, Run, read_run
 POLL_SECONDS = 1
 LEAST_SILENCE_SECONDS = 60
 BAR = 20
+LARGE_LOSS = 1e6  # from here on digits after the point say nothing
 
 
 @dataclass(slots=True)
@@ -27,14 +29,19 @@ class Log:
     path: Path
     _offset: int = 0
     _rest: bytes = b""
+    _inode: int = 0
 
     def new_lines(self) -> list[str]:
         """Whole lines; none where the file is not there yet."""
         try:
             with self.path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if found.st_ino != self._inode or found.st_size < self._offset:  # another file
+                    self._inode, self._offset, self._rest = found.st_ino, 0, b""
                 file.seek(self._offset)
                 content = file.read()
         except FileNotFoundError:
+            self._offset, self._rest = 0, b""
             return []
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -166,7 +173,7 @@ def step_line(progress: Progress) -> str:
     share = last.iteration / max(1, last.total)
     parts = [f"{bar(share, BAR)} {last.iteration}/{last.total}"]
     if last.loss is not None:
-        parts.append(f"loss {last.loss:.4f}")
+        parts.append(f"loss {last.loss:{'.4f' if abs(last.loss) < LARGE_LOSS else '.3g'}}")
     if last.grad_norm is not None:
         parts.append(f"grad {last.grad_norm:.3g}")
     if last.load_balance is not None:

@@ -1,6 +1,6 @@
 """What a search is about: a problem that stays the same, and sizes that may not fit together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from planner.cluster import Cluster
 from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
@@ -43,6 +43,11 @@ class Sizes:
     def dp(self) -> int:
         """Data-parallel size of the attention grid, rounded down; at least 1."""
         return max(1, self.world_size // (self.tp * self.cp * self.pp))
+
+
+def sizes_of(layout: Layout) -> Sizes:
+    """The sizes of a layout, for rules to look at again."""
+    return Sizes(**{each.name: getattr(layout, each.name) for each in fields(Sizes)})
 
 
 def as_layout(problem: Problem, sizes: Sizes) -> Layout:

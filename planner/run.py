@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from planner.cluster import NETWORK, NVLINK, PCIE, SPINE, Cluster
 from planner.errors import UsageError
 from planner.model_spec import ModelSpec
-from planner.plan import Plan
+from planner.plan import Plan, layout_to_json
 from planner.recipe import Recipe
 from planner.setting_table import settable
 from planner.settings import Settings
@@ -146,6 +146,28 @@ def _parts() -> dict[str, TypeAdapter[Any]]:
     return {name: TypeAdapter(type_) for name, type_ in types.items()}
 
 
+def _is_a_grid(run: Run) -> bool:
+    """Whether sizes are counts whose product divides the world, attention's and experts'."""
+    layout = run.plan.layout
+    sizes = (layout.tp, layout.cp, layout.pp, layout.vpp, layout.ep, layout.etp)
+    batch = (layout.micro_batch_size, layout.global_batch_size)
+    if not all(type(size) is int and size > 0 for size in (*sizes, *batch)):
+        return False
+    return (
+        layout.world_size % (layout.tp * layout.cp * layout.pp) == 0
+        and layout.world_size % (layout.etp * layout.ep * layout.pp) == 0
+        and layout.split.num_stages == layout.pp
+    )
+
+
+def _args_are_of_layout(run: Run) -> bool:
+    """Whether the flags that a layout decides have its values."""
+    planned = layout_to_json(run.plan.layout)
+    return all(
+        planned[flag] == run.plan.args[flag] for flag in planned.keys() & run.plan.args.keys()
+    )
+
+
 # What scripts rely on, where a file that somebody changed could break it.
 _PROMISES: dict[str, Callable[[Run], bool]] = {
     "plan.args does not say which tuner it is for": lambda run: (
@@ -157,6 +179,8 @@ _PROMISES: dict[str, Callable[[Run], bool]] = {
     "the machines have not the plan's number of GPUs": lambda run: (
         run.machines.num_nodes * run.machines.gpus_per_node == run.plan.layout.world_size > 0
     ),
+    "the layout's sizes do not make up the plan's number of GPUs": _is_a_grid,
+    "plan.args and plan.layout contradict each other": _args_are_of_layout,
     "the model's layers contradict each other": lambda run: (
         0 < run.model.num_layers == len(run.model.moe_layers)
         and (run.model.moe is not None) == any(run.model.moe_layers)

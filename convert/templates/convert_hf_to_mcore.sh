@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Converts the weights of @@name from Hugging Face's to Megatron-Core's format, once, before train.sh.
+# Converts the weights of @@name from Hugging Face's to Megatron-Core's format, @@when
 # Run it on @@where, as train.sh is run. @@reason
 @@single_process_note
 # TEST_CONVERT_PRECISION=1 compares logits of both sides afterwards: it also needs @@precision_cost.

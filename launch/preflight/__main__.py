@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from .facts import node_facts, visible_gpus
+from .facts import node_facts, visible_gpus, why_taken
 from .judge import Row, judge
 
 FAILED = 68
 STEP_SECONDS = 60  # what a node may take from one step to the next
+STORE_SECONDS = 20  # until node 0's store answers, whose port is open
 SHARED_SECONDS = 20  # until a file must be seen by all nodes: caches of NFS last 3 to 60 s
 NOTICE_SECONDS = 30
 TOO_FEW = "a node has too few GPUs"
@@ -68,25 +70,42 @@ class Board:
     @cached_property
     def store(self) -> Any:
         """torch's store. Raises StopError when node 0 does not answer."""
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in its stubs
-
+        try:
+            from torch.distributed import (  # type: ignore[attr-defined]  # not in its stubs
+                TCPStore,
+            )
+        except ImportError:
+            raise StopError(f"{sys.executable} has no torch: use an image with ms-swift") from None
         place, is_first = self.place, self.place.node == 0
         if not is_first:
             _wait_for_listener(place, self.wait_seconds)
-        try:
-            return TCPStore(
-                place.address,
-                place.port,
-                is_master=is_first,
-                timeout=timedelta(seconds=STEP_SECONDS),
-                wait_for_workers=False,
-            )
-        except (RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise StopError(
-                f"port {place.port} of {place.address} cannot be used: {reason}; "
-                "set another MASTER_PORT, or end what uses it"
-            ) from None
+        made: list[Any] = []
+
+        def make() -> None:
+            try:
+                made.append(
+                    TCPStore(
+                        place.address,
+                        place.port,
+                        is_master=is_first,
+                        timeout=timedelta(seconds=STEP_SECONDS),
+                        wait_for_workers=False,
+                    )
+                )
+            except (RuntimeError, OSError) as error:
+                made.append(error)
+
+        # In a thread: torch asks what listens there who it is, and waits for the answer for ever.
+        thread = Thread(target=make, daemon=True)
+        thread.start()
+        thread.join(STORE_SECONDS)
+        found = made[0] if made else f"no answer in {STORE_SECONDS} s"
+        if isinstance(found, TCPStore):
+            return found
+        raise StopError(
+            f"port {place.port} of {place.address} cannot be used: {str(found).splitlines()[0]}; "
+            "end what uses it, or set another MASTER_PORT; MASTER_ADDR must be node 0's"
+        )
 
     def put(self, name: str, value: object) -> None:
         """Tells all."""
@@ -254,6 +273,8 @@ def look(board: Board, config: dict[str, Any], checkpoint: str) -> list[Row]:
     """All that is found out, on node 0 as the rows of the table; on others nothing."""
     place = board.place
     own = node_facts(config, place.address, checkpoint)
+    if place.node == 0:  # where torchrun will listen; at the port after it this process does
+        own["port"] = [os.environ["MASTER_PORT"], why_taken(int(os.environ["MASTER_PORT"]))]
     board.put(f"facts of node {place.node}", own)
     gpus = visible_gpus()
     if gpus is not None and gpus < place.processes:
@@ -270,14 +291,32 @@ def look(board: Board, config: dict[str, Any], checkpoint: str) -> list[Row]:
     return judge(config, place.num_nodes, place.processes, facts, storage, trouble, measured)
 
 
+def _wait_seconds() -> float:
+    """What PREFLIGHT_WAIT says. Raises StopError when it is no number."""
+    text = os.environ.get("PREFLIGHT_WAIT") or "600"
+    if not text.isdecimal():
+        raise StopError(f"PREFLIGHT_WAIT={text} must be a whole number of seconds")
+    return float(text)
+
+
+def _config() -> dict[str, Any]:
+    """What the run expects. Raises StopError when that cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads(Path("preflight.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StopError(
+            f"preflight.json cannot be read here: {error}; moe-launch render writes it again"
+        ) from None
+    return found
+
+
 def main() -> int:
     """The status."""
-    config = json.loads(Path("preflight.json").read_text(encoding="utf-8"))
     place = Place.from_environment()
-    board = Board(place, float(os.environ.get("PREFLIGHT_WAIT", "600")))
     start = time.monotonic()
     try:
-        rows = look(board, config, sys.argv[1] if len(sys.argv) > 1 else "")
+        board = Board(place, _wait_seconds())
+        rows = look(board, _config(), sys.argv[1] if len(sys.argv) > 1 else "")
         if place.node == 0:
             title = f"{place.num_nodes} nodes x {place.processes} processes"
             print(f"preflight  {title}, {time.monotonic() - start:.0f} s")

@@ -58,6 +58,17 @@ def visible_gpus() -> int | None:
     return torch.cuda.device_count()
 
 
+def why_taken(port: int) -> str:
+    """Why nothing can listen at a port of this machine; empty where it can."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        return os.strerror(error.errno).lower() if error.errno else str(error)
+    return ""
+
+
 def interfaces() -> dict[str, str]:
     """The IPv4 addresses of network interfaces, in the kernel's order, in which NCCL takes them."""
     found = {}

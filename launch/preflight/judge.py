@@ -146,7 +146,11 @@ def _limits(facts: Facts, hosts: list[str]) -> Row:
 
 
 def _network(config: dict[str, Any], facts: Facts, hosts: list[str]) -> Row:
-    """What NCCL and gloo would use between machines; nothing to choose within one."""
+    """Whether node 0 can listen, and what NCCL and gloo would use between machines."""
+    port, why = facts[0]["port"]
+    if why:
+        fix = "end what uses it, or set another MASTER_PORT on all nodes"
+        return Row(FAIL, "network", f"MASTER_PORT={port} of {hosts[0]}: {why}", fix)
     if len({each["host"] for each in facts}) == 1:
         return Row(OK, "network", "one machine")
     for host, each in zip(hosts, facts, strict=True):

@@ -1,7 +1,7 @@
 """What to change after memory ran out: the first rung that leaves as much free as was missing."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from measure.calibrate.out_of_memory import OutOfMemory, When
 from measure.calibrate.prediction import batch_view
@@ -11,7 +11,7 @@ from planner.dialects import words
 from planner.errors import UsageError
 from planner.evaluate import Evaluator
 from planner.layout import Layout
-from planner.problem import Problem, Sizes
+from planner.problem import Problem, sizes_of
 from planner.run import Run
 from planner.search import recompute_ladder, search
 from planner.setting_conflicts import check_settings
@@ -78,7 +78,7 @@ def _recomputed(problem: Problem, layout: Layout, kind: str, missing: float) -> 
     layers = problem.model.num_layers // (layout.pp * layout.vpp)
     for recompute in recompute_ladder(free, layers):
         changed = replace(layout, recompute=recompute)
-        if not violations(free, _sizes(changed)):
+        if not violations(free, sizes_of(changed)):
             yield _rung(free, changed, kind, missing)
 
 
@@ -117,10 +117,6 @@ def _rung(problem: Problem, layout: Layout, kind: str, missing: float) -> Rung:
 
 def _free_to_recompute(problem: Problem) -> Problem:
     return replace(problem, workload=replace(problem.workload, recompute="auto"))
-
-
-def _sizes(layout: Layout) -> Sizes:
-    return Sizes(**{each.name: getattr(layout, each.name) for each in fields(Sizes)})
 
 
 def _given(problem: Problem) -> list[str]:

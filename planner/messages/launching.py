@@ -14,7 +14,7 @@ MESSAGES: dict[str, Message] = {
     ),
     "job.not_submitted": Message("{path} was not submitted yet", "moe-launch submit {path}"),
     "job.cut_off": Message(
-        "the last submission of {path} was cut off before its job was known",
+        "the last submission of {path} was cut off before its job was known, or goes on",
         "moe-launch submit {path}: it takes that job if there is one",
     ),
     "job.still_there": Message(
@@ -33,6 +33,10 @@ MESSAGES: dict[str, Message] = {
         "nothing is submitted without being asked, and nobody can be asked here",
         "--yes to submit, --dry-run to look at what would be sent",
     ),
+    "submit.at_once": Message(
+        "another moe-launch submits {path} at this moment",
+        "moe-launch status {path}, when it is done",
+    ),
     "submit.unrecorded": Message(
         "{path} cannot be written: {reason}",
         "submit from a folder that can be: a submission that is cut off is found again by it",
@@ -44,6 +48,10 @@ MESSAGES: dict[str, Message] = {
     ),
     "hosts.twice": Message(
         "{host} is given for two nodes, which would share its GPUs", "give one host a node"
+    ),
+    "hosts.local_master": Message(
+        "{host} cannot reach node 0 at {master}, which is itself there",
+        "name this machine as the others know it, or give hosts.master_addr of the site file",
     ),
     "hosts.failed": Message(
         "{host}: {reason}",

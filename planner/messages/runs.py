@@ -20,7 +20,8 @@ MESSAGES: dict[str, Message] = {
         "{path} exists already", "give another --output-dir, or remove it first"
     ),
     "run.folder_unwritable": Message(
-        "{path} cannot be written: {reason}", "give another --output-dir"
+        "{path} cannot be written: {reason}",
+        "make room or give rights there, or plan into another --output-dir",
     ),
     "run.not_a_run": Message(
         "{path} is not the run.json of a run: {reason}", "plan again with --output-dir"
@@ -33,10 +34,14 @@ MESSAGES: dict[str, Message] = {
         "bash, which {script} is for, cannot be started: {reason}",
         "install bash, or put it on PATH",
     ),
+    "run.other_site": Message(
+        "{path} was planned or rendered with another site file than {site}",
+        "moe-launch render {path} --site {site}, give another folder (RUN= of make), or leave "
+        "SITE out",
+    ),
     "run.no_script": Message(
         "{path} has no {script}",
-        "a run planned with --load direct converts nothing before training; "
-        "moe-launch render writes missing scripts",
+        "moe-launch render {path} writes missing scripts",
     ),
     "dlc.too_large": Message(
         "the PAI-DLC job takes {size} bytes, more than the {limit} that PAI-DLC accepts",

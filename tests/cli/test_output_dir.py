@@ -13,11 +13,13 @@ import yaml
 from console import EXAMPLE, plan
 from dlc_server import dlc_service
 from recorder import LAUNCHER, run_script, stand_ins
+from runs import make_run
 
-from launch.run_folder import render_again
+from launch.run_folder import render_again, write_run_folder
 from planner.model_files import MODELS_FOLDER
 from planner.run import read_run
-from planner.workload import TunerType
+from planner.site import Site
+from planner.workload import Load, TunerType
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -177,6 +179,33 @@ def test_make_plans_shows_and_in_a_dry_run_starts_nothing(folder: Path) -> None:
     assert not (folder / "stand-ins" / "log").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), None),
+        (("NNODES=2", "GPUS=16", "LOAD=direct", "MODEL=Qwen3-30B-A3B"), None),
+        (("NNODES=4",), "NNODES=2, not 4"),
+        (("GPUS=8",), "GPUS=16, not 8"),
+        (("LOAD=mcore",), "LOAD=direct, not mcore"),
+        (("MODEL=DeepSeek-V3",), "MODEL=Qwen3-30B-A3B, not DeepSeek-V3"),
+        (("SITE=other.yaml",), "other.yaml cannot be read"),
+    ],
+)
+def test_make_takes_a_run_that_is_there_only_for_what_is_given(
+    folder: Path, words: tuple[str, ...], said: str | None
+) -> None:
+    """Its own defaults are nothing that a user gave."""
+    run = make_run(ep=8, load=Load.DIRECT, site=Site(model_path="/m", dataset=("/d",)))
+    write_run_folder(run, folder / "run")
+    ran = make(folder, f"RUN={folder}/run", "BACKEND=hosts", "HOSTS=a,b", "DRY_RUN=1", *words)
+    if said is None:
+        assert ran.returncode == 0, ran.stderr
+        assert "ssh " in ran.stdout
+    else:
+        assert ran.returncode != 0
+        assert said in ran.stderr and "ssh " not in ran.stdout
+
+
 def test_nodes_that_make_starts_at_once_share_one_run(folder: Path) -> None:
     words = (
         *("NNODES=2", f"RUN={folder}/run", f"MODEL_PATH={folder}/models/Qwen3-30B-A3B"),
@@ -209,10 +238,11 @@ def test_each_backend_is_one_block_of_the_readme_that_runs_as_it_stands(
     (block,) = (each for each in blocks if f"make train-moe BACKEND={backend} " in each)
     script = block.replace("/mnt/data", str(folder)).replace("site.yaml", f"{folder}/site.yaml")
     installed = " ".join(f"--old-file={BIN.parent / name}" for name in ("core", "dlc"))
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     ran = subprocess.run(
         ["bash", "-ec", f'make() {{ command make {installed} VENV={BIN.parent} "$@"; }}\n{script}'],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "DRY_RUN": "1"},
+        env={**kept, "HOME": str(folder), "DRY_RUN": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -135,6 +136,19 @@ def test_render_names_the_files_that_it_wrote(tmp_path: Path) -> None:
     assert {*ran.stdout.split(), "run/run.json"} == {f"run/{name}" for name in files}
 
 
+@pytest.mark.parametrize("num_nodes", [2, 512])
+def test_rendering_takes_less_than_a_second_for_any_number_of_nodes(
+    tmp_path: Path, num_nodes: int
+) -> None:
+    """Of a processor, imports included: other tests may keep it waiting."""
+    write_run_folder(make_run(ep=8, num_nodes=num_nodes), tmp_path / "run")
+    run_command("launch", "render", "run", folder=tmp_path)  # the modules are compiled then
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run_command("launch", "render", "run", folder=tmp_path).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
 def test_conversions_run_the_scripts_of_the_run(tmp_path: Path) -> None:
     write_run_folder(make_run(ep=8), tmp_path / "run")
     ran = run_command("convert", "hf-to-mcore", "run", folder=tmp_path)
@@ -159,10 +173,11 @@ def test_without_bash_a_conversion_says_so(tmp_path: Path) -> None:
 
 
 def test_a_conversion_that_the_run_has_not_is_refused(tmp_path: Path) -> None:
-    write_run_folder(make_run(ep=8, load=Load.DIRECT), tmp_path / "run")
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    (tmp_path / "run" / "convert_hf_to_mcore.sh").unlink()
     ran = run_command("convert", "hf-to-mcore", "run", folder=tmp_path)
     assert ran.returncode == 2
-    assert "--load direct" in ran.stderr
+    assert "moe-launch render run writes missing scripts" in ran.stderr
 
 
 def test_the_ways_of_a_conversion_are_said(tmp_path: Path) -> None:

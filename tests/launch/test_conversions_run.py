@@ -20,8 +20,8 @@ def checkpoint(folder: Path, number: int, *, complete: bool = True) -> None:
     (iteration.parent / "latest_checkpointed_iteration.txt").write_text(str(number))
     (iteration / "common.pt").touch()
     if complete:
-        (iteration / "metadata.json").touch()
-        (iteration / ".metadata").touch()
+        (iteration / "metadata.json").write_text("{}")
+        (iteration / ".metadata").write_text("index")
 
 
 def export_flag(ran: Ran, flag: str) -> str:

@@ -1,6 +1,7 @@
 """PAI-DLC through its own SDK, against a service on this machine: one job, never two."""
 
 import json
+import logging
 import os
 import pty
 import signal
@@ -15,7 +16,7 @@ from dlc_server import Service, dlc_service
 from runs import FULL_SITE, make_run
 
 from launch.dlc_backend import TAG, DlcBackend, after
-from launch.dlc_client import PAUSES, DlcClient
+from launch.dlc_client import PAUSES, DlcClient, connect
 from launch.jobs import Handle, State, parse_handle
 from launch.run_folder import write_run_folder
 from planner.errors import EnvironmentLacksError, PlannerError, UsageError
@@ -255,6 +256,23 @@ def test_a_run_is_submitted_watched_and_stopped(service: Service, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_what_was_refused_was_never_submitted(service: Service, tmp_path: Path) -> None:
+    write_run_folder(run_on(service), tmp_path / "run")
+    service.creates = ["refuse"]
+    status, _, err = finished("submit", "run", "--yes", folder=tmp_path)
+    assert (status, "PAI-DLC refused" in err) == (2, True)
+    _, _, err = finished("status", "run", folder=tmp_path)
+    assert "run was not submitted yet" in err
+    assert finished("submit", "run", "--yes", folder=tmp_path)[0] == 0
+    (handle,) = service.jobs
+    service.jobs[handle]["Status"] = "Failed"
+    service.creates = ["refuse"]
+    assert finished("submit", "run", "--yes", folder=tmp_path)[0] == 2
+    _, out, _ = finished("status", "run", folder=tmp_path)
+    assert out.startswith(f"dlc://{handle} failed")
+
+
+@pytest.mark.slow
 def test_a_submitter_that_is_killed_before_its_answer_leaves_one_job(
     service: Service, tmp_path: Path
 ) -> None:
@@ -324,6 +342,17 @@ def test_without_credentials_one_sentence_says_so(service: Service, tmp_path: Pa
     assert (status, out) == (4, "")
     assert len(err.splitlines()) == 1
     assert err.startswith("error: no credentials were found for PAI-DLC: ")
+    assert "not submitted yet" in finished("status", "run", folder=tmp_path)[2]
+
+
+def test_what_the_sdk_says_of_its_providers_is_not_printed(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    connect(run_on(service).site.dlc)
+    logging.getLogger("credentials").error("Refresh credentials failed")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_job_file_that_somebody_spoiled_is_refused_before_it_is_sent(

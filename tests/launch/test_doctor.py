@@ -20,10 +20,13 @@ from launch.jobs import BackendName
 from launch.preflight.judge import Row
 from launch.run_folder import write_run_folder
 from launch.submission import Submission, write_submission
+from planner.errors import UsageError
 from planner.layout import Layout
 from planner.plan import BrokenRule
-from planner.run import Run
+from planner.run import Asked, Run, read_run
+from planner.settings import read_settings
 from planner.site import Dlc, Hosts, Mount, Site
+from planner.workload import Load, Workload
 
 ON_DLC = replace(
     FULL_SITE,
@@ -240,6 +243,76 @@ def test_hosts_that_cannot_be_reached_are_found(
     (row,) = examine_online(Patient(run, tmp_path))
     assert row.failed
     assert row.found == "a: no route"
+
+
+# -- a run.json that somebody changed --------------------------------------------------------------
+
+ASKED = Asked(topology="h100-8x-ib", workload=Workload(), settings=read_settings(()))
+
+
+def changed_run(folder: Path, **changed: Any) -> Run:
+    """A run whose run.json has other sizes, in its layout and in its arguments."""
+    run = make_run(ep=8, load=Load.DIRECT, site=FULL_SITE)
+    write_run_folder(replace(run, asked=ASKED), folder)
+    path = folder / "run.json"
+    content = json.loads(path.read_text())
+    for name, value in changed.items():
+        content["plan"]["layout"][name] = content["plan"]["args"][name] = value
+    path.write_text(json.dumps(content))
+    return read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"micro_batch_size": 3}, "16 is not a multiple of micro-batch size*dp"),
+        ({"expert_model_parallel_size": 1}, "does not fit"),
+    ],
+)
+def test_a_layout_that_was_changed_is_judged_again(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    run = changed_run(tmp_path / "run", **changed)
+    rows = {row.name: row for row in examine(Patient(run, tmp_path / "run"))}
+    assert rows["plan"].failed
+    assert words in rows["plan"].found
+
+
+def test_arguments_that_were_changed_are_named(tmp_path: Path) -> None:
+    run = changed_run(tmp_path / "run")
+    rows = {row.name for row in examine(Patient(run, tmp_path / "run"))}
+    assert "arguments" not in rows
+    other = with_args(run, lr=1.0, train_iters=5)
+    rows = {row.name: row for row in examine(Patient(other, tmp_path / "run"))}
+    assert "lr 1e-05 -> 1.0" in rows["arguments"].found
+    assert "train_iters not given -> 5" in rows["arguments"].found
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"expert_model_parallel_size": 7}, "do not make up the plan's number of GPUs"),
+        ({"tensor_model_parallel_size": 0}, "do not make up"),
+        ({"micro_batch_size": "2"}, "do not make up"),
+        ({"pipeline_model_parallel_size": 2}, "do not make up"),
+    ],
+)
+def test_a_layout_that_is_none_is_read_by_no_command(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        changed_run(tmp_path / "run", **changed)
+
+
+def test_arguments_of_another_layout_are_read_by_no_command(tmp_path: Path) -> None:
+    changed_run(tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    content = json.loads(path.read_text())
+    content["plan"]["args"]["expert_model_parallel_size"] = 4
+    path.write_text(json.dumps(content))
+    status, out, err = command(tmp_path, "run")
+    assert (status, out) == (2, "")
+    assert "plan.args and plan.layout contradict each other" in err
 
 
 @pytest.mark.parametrize(

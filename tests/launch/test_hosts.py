@@ -6,6 +6,7 @@ shell, as sshd does, and can be slow or refuse.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,11 +207,30 @@ def test_stopping_stops_all_nodes(cluster: Cluster) -> None:
     assert cluster.left() == []
 
 
+def kill_scripts(cluster: Cluster, *names: str) -> None:
+    """Kill what runs on_host.sh for node 0; the guard, if at all, first."""
+    for name in names:
+        (path,) = cluster.run.glob(f"launch/*/node-0.{name}")
+        os.kill(int(path.read_text()), signal.SIGKILL)
+
+
 @pytest.mark.slow
-def test_stopping_ends_what_a_killed_watcher_left(cluster: Cluster) -> None:
+def test_a_killed_watcher_leaves_no_process_and_the_others_stop(cluster: Cluster) -> None:
+    cluster.submit()
+    kill_scripts(cluster, "pid")
+    cluster.wait(lambda: len(cluster.ended()) == 2)
+    assert cluster.ended() == [
+        "137 because on_host.sh was killed",
+        "143 because on_host.sh of node-0 was killed",
+    ]
+    assert cluster.states() == ["failed", "failed"]
+    assert cluster.left() == []
+
+
+@pytest.mark.slow
+def test_stopping_ends_what_killed_scripts_left(cluster: Cluster) -> None:
     handle = cluster.submit()
-    (watcher,) = cluster.run.glob("launch/*/node-0.pid")
-    os.kill(int(watcher.read_text()), signal.SIGKILL)
+    kill_scripts(cluster, "guard", "pid")
     cluster.answer("stop", handle)
     assert cluster.left() == []
 
@@ -218,8 +238,7 @@ def test_stopping_ends_what_a_killed_watcher_left(cluster: Cluster) -> None:
 @pytest.mark.slow
 def test_a_node_that_falls_silent_is_lost_and_the_others_stop(cluster: Cluster) -> None:
     cluster.submit()
-    (watcher,) = cluster.run.glob("launch/*/node-0.pid")
-    os.kill(int(watcher.read_text()), signal.SIGKILL)
+    kill_scripts(cluster, "guard", "pid")
     (sign,) = cluster.run.glob("launch/*/node-0.alive")
     os.utime(sign, (time.time() - 100, time.time() - 100))
     cluster.wait(lambda: len(cluster.ended()) == 1)
@@ -252,6 +271,80 @@ def test_a_submitter_that_is_killed_between_two_hosts_leaves_one_run(cluster: Cl
     assert cluster.left() == []
 
 
+FULL_DISK = """\
+mount -t tmpfs -o size=600k tmpfs "$RUN" 2>/dev/null || exit 77
+cp -r "$FILES/." "$RUN"
+"$@" submit "$RUN" --hosts localhost,localhost --yes >&2
+until [[ "$(ls "$RUN"/launch/*/*.ended 2>/dev/null | wc -l)" == 2 ]]; do sleep 0.2; done
+"$@" status "$RUN" --json
+"""
+FILLS_THE_DISK = """\
+#!/bin/bash
+echo $$ >"$PIDS/$NODE_RANK"
+sleep 1
+cat /dev/zero >"saved-$NODE_RANK"
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_fails_on_a_full_disk_can_still_say_so(cluster: Cluster) -> None:
+    """What it says lies on that disk too: in room that was kept for it."""
+    (cluster.root / "bin" / "megatron").write_text(FILLS_THE_DISK)
+    files = cluster.root / "files"
+    shutil.copytree(cluster.run, files)
+    command = (sys.executable, "-c", "from launch.cli import main; main()")
+    ran = subprocess.run(
+        ["unshare", "-rm", "bash", "-ec", FULL_DISK, "-", *command],
+        env={**cluster.env, "RUN": str(cluster.run), "FILES": str(files)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if ran.returncode == 77 or "unshare failed" in ran.stderr:
+        pytest.skip("this machine lets nobody mount a small disk")
+    assert ran.returncode == 0, ran.stderr
+    nodes = json.loads(ran.stdout)["nodes"]
+    assert [node["state"] for node in nodes] == ["failed", "failed"]
+    assert f"with status 1 and the disk of {cluster.run} is full" in [n["detail"] for n in nodes]
+    assert cluster.left() == []
+
+
+@pytest.mark.slow
+def test_of_two_submissions_at_once_one_is_refused(cluster: Cluster) -> None:
+    with cluster.start("submit", cluster.run, "--hosts", "a,slow", "--yes") as first:
+        cluster.wait((cluster.pids / "slow").exists)
+        status, out, err = cluster.command("submit", cluster.run, "--hosts", "a,b", "--yes")
+        assert (status, out) == (2, "")
+        assert "another moe-launch submits" in err
+        first.communicate()
+        assert first.returncode == 0
+    assert len(list(cluster.run.glob("launch/*"))) == 1
+    cluster.answer("stop", cluster.run)
+    assert cluster.left() == []
+
+
+@pytest.mark.slow
+def test_the_hosts_of_the_last_time_need_not_be_said_again(cluster: Cluster) -> None:
+    cluster.submit("a,b")
+    cluster.answer("stop", cluster.run)
+    for node in (0, 1):
+        (cluster.pids / str(node)).unlink()
+    status, out, _ = cluster.command("submit", cluster.run, "--dry-run")
+    assert (status, [line.split()[6] for line in out.splitlines()]) == (0, ["a", "b"])
+    cluster.answer("submit", cluster.run, "--yes")
+    assert cluster.states() == ["running", "running"]
+    cluster.answer("stop", cluster.run)
+
+
+def test_a_submission_that_started_nothing_leaves_the_one_before(cluster: Cluster) -> None:
+    """None is cut off: nothing is to be looked for."""
+    _, _, err = cluster.command("submit", cluster.run, "--hosts", "a,down", "--yes")
+    assert "down: ssh" in err
+    _, _, err = cluster.command("status", cluster.run)
+    assert "was not submitted yet" in err
+
+
 def test_where_a_host_cannot_be_reached_nothing_runs(cluster: Cluster) -> None:
     status, out, err = cluster.command("submit", cluster.run, "--hosts", "a,down", "--yes")
     assert (status, out) == (4, "")
@@ -272,6 +365,7 @@ def test_a_host_without_the_run_folder_is_named(cluster: Cluster) -> None:
     [
         ("a", "for 2 nodes, not for 1 hosts (a)"),
         ("a,a", "a is given for two nodes"),
+        ("localhost,b", "b cannot reach node 0 at localhost, which is itself there"),
         ("a,-oProxyCommand=x", "must be a machine's name or address"),
         ("a,b c", "must be a machine's name or address"),
     ],

@@ -46,8 +46,8 @@ def checkpoint(
     args = DEFAULTS | train_args(run) | changed
     (folder / "args.json").write_text(json.dumps(args, indent=2))
     if complete:
-        (iteration / ".metadata").touch()
-        (iteration / "metadata.json").touch()
+        (iteration / ".metadata").write_text("index")
+        (iteration / "metadata.json").write_text("{}")
 
 
 def flags(ran: Ran) -> list[str]:
@@ -90,6 +90,32 @@ def test_with_torn_checkpoints_only_training_starts_from_the_beginning(
     written(run, tmp_path)
     checkpoint(run, tmp_path, 200, complete=False)
     assert flags(start(run, tmp_path)) == []
+
+
+TORN = {
+    "no index": lambda at: (at / "iter_0000200/.metadata").unlink(),
+    "an empty index": lambda at: (at / "iter_0000200/.metadata").write_text(""),
+    "no form": lambda at: (at / "iter_0000200/metadata.json").unlink(),
+    "an empty form": lambda at: (at / "iter_0000200/metadata.json").write_text(""),
+    "no tracker": lambda at: (at / "latest_checkpointed_iteration.txt").unlink(),
+    "an empty tracker": lambda at: (at / "latest_checkpointed_iteration.txt").write_text(""),
+    "a tracker that is no number": lambda at: (at / "latest_checkpointed_iteration.txt").write_text(
+        "a[$(touch pwned)]"
+    ),
+    "another iteration": lambda at: (at / "latest_checkpointed_iteration.txt").write_text("20"),
+}
+
+
+@pytest.mark.parametrize("how", TORN)
+def test_a_checkpoint_torn_in_any_way_is_passed_over(run: Run, tmp_path: Path, how: str) -> None:
+    written(run, tmp_path)
+    for number in (100, 200):
+        checkpoint(run, tmp_path, number)
+    TORN[how](tmp_path / "run" / "output" / "checkpoint-200")
+    ran = start(run, tmp_path)
+    assert flags(ran)[:2] == ["--mcore_model", "output/checkpoint-100"]
+    assert "not complete, passed over: checkpoint-200\n" in ran.output
+    assert not list(tmp_path.rglob("pwned"))
 
 
 def test_adapters_go_on_from_an_adapter(tmp_path: Path) -> None:
@@ -196,10 +222,18 @@ def test_what_cannot_be_resumed_is_not_started_over_its_checkpoints(tmp_path: Pa
     assert "move it away to start again" in ran.output
 
 
-def test_a_checkpoint_without_its_arguments_is_not_loaded(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0, 0.5, None])
+def test_a_checkpoint_without_all_its_arguments_is_not_loaded(
+    run: Run, tmp_path: Path, share: float | None
+) -> None:
+    """Cut short, they would say nothing of the layout, and any would do."""
     written(run, tmp_path)
     checkpoint(run, tmp_path, 200)
-    (tmp_path / "run" / "output" / "checkpoint-200" / "args.json").unlink()
+    path = tmp_path / "run" / "output" / "checkpoint-200" / "args.json"
+    text = path.read_text()
+    path.unlink()
+    if share is not None:
+        path.write_text(text[: int(share * len(text))])
     ran = start(run, tmp_path)
     assert (ran.status, ran.calls) == (66, [])
     assert "args.json is missing" in ran.output

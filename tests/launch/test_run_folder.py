@@ -24,7 +24,6 @@ from planner.errors import UsageError
 from planner.parameters import model_parameters
 from planner.run import Run, read_run
 from planner.site import Mount, Site, load_site, with_absolute_paths
-from planner.workload import Load
 
 each_case = pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)
 
@@ -211,11 +210,12 @@ def test_rendering_again_changes_nothing(case: Case, tmp_path: Path) -> None:
 
 
 def test_rendering_again_takes_away_what_the_run_no_longer_has(tmp_path: Path) -> None:
-    run = make_run(ep=8)
-    write_run_folder(run, tmp_path / "run")
-    (tmp_path / "run" / "run.json").write_text(run_json(replace(run, load=Load.DIRECT)))
+    """Releases before 4.0 read no file of arguments."""
+    write_run_folder(make_run(ep=8), tmp_path / "run")
+    older = make_run(ep=8, stack="ms-swift-3.12")
+    (tmp_path / "run" / "run.json").write_text(run_json(older))
     render_again(tmp_path / "run")
-    assert not (tmp_path / "run" / "convert_hf_to_mcore.sh").exists()
+    assert not (tmp_path / "run" / "train.yaml").exists()
 
 
 def test_a_run_moves_to_another_site_and_keeps_its_model_and_data(tmp_path: Path) -> None:

@@ -212,7 +212,8 @@ def test_training_starts_only_with_converted_weights(tmp_path: Path) -> None:
 
 def test_weights_that_are_read_directly_need_no_conversion(tmp_path: Path) -> None:
     write_run_folder(make_run(ep=8, load=Load.DIRECT), tmp_path / "run")
-    assert not (tmp_path / "run" / "convert_hf_to_mcore.sh").exists()
+    script = (tmp_path / "run" / "convert_hf_to_mcore.sh").read_text()
+    assert "train.sh of this one reads them as they are" in script
     ran = run_script(tmp_path / "run" / "train.sh", env=TWO_NODES)
     assert "--mcore_model" not in trained_with(ran, tmp_path / "run")
 

@@ -1,5 +1,6 @@
 """What a run folder remembers of its submission: written whole, read back, refused when spoiled."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.jobs import BackendName, parse_handle
-from launch.submission import NAME, Submission, new_id, read_submission, write_submission
+from launch.submission import (
+    NAME,
+    Submission,
+    new_id,
+    read_submission,
+    submitting,
+    write_submission,
+)
 from planner.errors import PlannerError, UsageError
 
 SUBMISSIONS = st.builds(
@@ -47,6 +55,25 @@ def test_nothing_is_started_where_it_cannot_be_written(tmp_path: Path) -> None:
     submission = Submission(backend=BackendName.HOSTS, id=new_id())
     with pytest.raises(UsageError, match="cannot be written"):
         write_submission(tmp_path / "nowhere", submission)
+
+
+def test_a_submission_keeps_others_away_until_it_is_over(tmp_path: Path) -> None:
+    refused = pytest.raises(UsageError, match="another moe-launch submits")
+    with submitting(tmp_path), refused, submitting(tmp_path):
+        pass
+    with submitting(tmp_path):
+        pass
+
+
+def test_storage_without_locks_keeps_nobody_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with submitting(tmp_path), submitting(tmp_path):
+        pass
 
 
 @given(st.text())

@@ -17,7 +17,7 @@ from runs import make_run
 from launch.progress import Progress, strays
 from launch.run_folder import write_run_folder
 from launch.training_log import read_steps, since_last_start
-from launch.watch import Log, Watcher, to_json
+from launch.watch import Log, Watcher, step_line, to_json
 from planner.plan import StagePlan
 from planner.run import Run
 
@@ -220,3 +220,23 @@ def test_golden_watch(following: "subprocess.Popen[str]", run: Run, tmp_path: Pa
     rest, err = following.communicate(timeout=60)
     assert (following.returncode, err) == (0, "")
     check_golden("cli/watch.txt", shown + rest)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_log_that_is_another_file_is_read_from_its_beginning(tmp_path: Path, seen: bool) -> None:
+    """Who starts again from the beginning moves the output away."""
+    path = tmp_path / "logging.jsonl"
+    log = Log(path)
+    path.write_text("a\nb\nhalf")
+    assert log.new_lines() == ["a", "b"]
+    path.rename(tmp_path / "moved")
+    if seen:
+        assert log.new_lines() == []
+    path.write_text("c\nd\ne\nf\ng\nh\n")
+    assert log.new_lines() == ["c", "d", "e", "f", "g", "h"]
+    path.write_text("i\n")
+    assert log.new_lines() == ["i"]
+
+
+def test_a_loss_that_is_out_of_its_mind_has_a_short_line(run: Run) -> None:
+    assert "loss 1e+300 " in step_line(progress(run, [row(1, loss=1e300)]))

@@ -62,13 +62,6 @@ take() { # take NAME VARIABLE [VALUE]: NAME is what VARIABLE says, if it is ther
   given_as[$1]="${given_as[$1]:-$2}"
 }
 
-take_by_hand() { # what is set already under its own name
-  local name
-  for name in NNODES NODE_RANK MASTER_ADDR MASTER_PORT NPROC_PER_NODE; do
-    [[ -z "${!name:-}" ]] || given_as[$name]="$name"
-  done
-}
-
 take_pet() { # Kubeflow; "auto" and "gpu" leave the number of processes to the machine
   take NNODES PET_NNODES
   take NODE_RANK PET_NODE_RANK
@@ -123,7 +116,7 @@ complete() { # complete FOLDER: whether its newest checkpoint was written to the
   iteration="$(<"$1/latest_checkpointed_iteration.txt")"
   [[ "$iteration" =~ ^[0-9]+$ ]] || return 1
   printf -v iteration '%s/iter_%07d' "$1" "$((10#$iteration))"
-  [[ -f "$iteration/metadata.json" && -f "$iteration/.metadata" ]]
+  [[ -s "$iteration/metadata.json" && -s "$iteration/.metadata" ]] # a crash can leave them empty
 }
 
 newest() { # newest OUTPUT: the complete checkpoint with the highest number; says which it passes over

@@ -17,8 +17,8 @@ CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 check_saved() { # check_saved CHECKPOINT NAME VALUE...: whether all of them were so when it was saved
   local checkpoint="$1" value
-  [[ -f "$checkpoint/args.json" ]] ||
-    stop 66 "$checkpoint/args.json is missing, which says who may load it: move $checkpoint away to start again"
+  [[ -f "$checkpoint/args.json" && "$(tail -n 1 -- "$checkpoint/args.json")" == "}" ]] ||
+    stop 66 "$checkpoint/args.json is missing or cut short, which says who may load it: move $checkpoint away to start again"
   shift
   while (($#)); do
     value="$(saved_as "$checkpoint" "$1")"

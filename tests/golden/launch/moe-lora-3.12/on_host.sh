@@ -42,34 +42,59 @@ trouble() { # trouble: why this node has to stop, if it has to
   if [[ -e "$folder/stop" ]]; then
     echo stopped
   elif [[ -s "$folder/failed" ]]; then
-    cat -- "$folder/failed"
+    head -n 1 -- "$folder/failed"
   elif [[ -e "$folder/$next.alive" && ! -e "$folder/$next.ended" ]] &&
     seconds="$(age "$folder/$next.alive")" && ((seconds > silent)); then
     echo "because $next gave no sign of life for $seconds s"
   fi
 }
 
-fail() { # fail WHY: tells all, unless another node was first
-  (set -o noclobber && printf '%s\n' "$1" >"$folder/failed") 2>/dev/null || true
+reserve() { # reserve: room on the disk for what this node will say, which may be that the disk is full
+  local name
+  for name in why partial; do printf '%4096s' "" >"$own.$name"; done
+}
+
+say() { # say TEXT NAME FILE: in the room of NAME; FILE is there whole or not at all, and the first one stays
+  printf '%s\n' "$1" 1<>"$own.$2"
+  mv -n -- "$own.$2" "$3" || true
+}
+
+full() { # full: whether the disk of the run folder is
+  local blocks size
+  read -r blocks size < <(stat -f -c "%a %S" -- .)
+  ((blocks * size < 1024 * 1024))
 }
 
 watch() { # watch: runs train.sh, and ends it when something is wrong here or elsewhere
   local status=0 why="" child
+  trap end_all EXIT # whatever goes wrong here
   MOE_LAUNCH_NODE="$id-$node" bash train.sh </dev/null >>"$own.log" 2>&1 &
   child=$!
   while kill -0 "$child" 2>/dev/null; do
-    touch -- "$own.alive"
+    touch -- "$own.alive" 2>/dev/null || true # the others notice
     why="$(trouble)"
     [[ -z "$why" ]] || break
     sleep 0.5
   done
   [[ -z "$why" ]] || end_all
   wait "$child" || status=$?
-  ((status == 0)) || [[ "$why" == stopped ]] || fail "${why:-because node-$node failed}"
+  [[ "$status" == 0 || -n "$why" ]] || ! full || why="and the disk of $PWD is full"
+  ((status == 0)) || [[ "$why" == stopped ]] || say "${why:-because node-$node failed}" why "$folder/failed"
   end_all
-  [[ -z "$why" ]] || printf 'on_host.sh: ended, %s\n' "$why" >>"$own.log"
-  printf '%s %s\n' "$status" "$why" >"$own.partial"
-  mv -- "$own.partial" "$own.ended"
+  [[ -z "$why" ]] || printf 'on_host.sh: ended, %s\n' "$why" >>"$own.log" || true
+  say "$status $why" partial "$own.ended"
+  rm -f -- "$own.why"
+}
+
+guard() { # guard: ends what is left when the watcher is killed, and says so
+  local watcher
+  watcher="$(<"$own.pid")"
+  while kill -0 "$watcher" 2>/dev/null; do sleep 0.5; done
+  end_all
+  [[ ! -e "$own.ended" ]] || return 0
+  say "because ${0##*/} of node-$node was killed" why "$folder/failed"
+  say "137 because ${0##*/} was killed" partial "$own.ended"
+  rm -f -- "$own.why"
 }
 
 state() { # state: one line
@@ -97,6 +122,7 @@ state() { # state: one line
 case "$action" in
 start)
   mkdir -p -- "$folder"
+  reserve
   setsid --fork bash "./${0##*/}" watch "$id" "$node" </dev/null >/dev/null 2>&1
   for ((waited = 0; waited < 100; waited++)); do
     [[ ! -e "$own.alive" ]] || exit 0
@@ -107,7 +133,12 @@ start)
   ;;
 watch)
   printf '%s\n' "$$" >"$own.pid"
+  setsid --fork bash "./${0##*/}" guard "$id" "$node" </dev/null >/dev/null 2>&1
   watch
+  ;;
+guard)
+  printf '%s\n' "$$" >"$own.guard"
+  guard
   ;;
 state) state ;;
 log) tail -n "$4" -- "$own.log" ;;

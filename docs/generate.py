@@ -9,98 +9,20 @@ from collections.abc import Callable, Iterable
 from itertools import starmap
 from pathlib import Path
 
-from formulas import formula_of
+from memory_page import memory_page
+from tables import code, table
 
-from planner import activations, layer_moments, memory, memory_terms
-from planner.activations import SAVED
 from planner.constraints import RULES
 from planner.detection import CAPABILITIES, Capability
 from planner.flag_history import ChangedDefault, Renamed, new_flags, old_flags
-from planner.memory_terms import TERMS
 from planner.messages import MESSAGES
 from planner.old_flags import REMOVED_SINCE, hint
 from planner.releases import Range, releases
 from planner.rule import NEVER, Rule, Version
 from planner.setting_table import Flag, Kind, Spec, setting_table, word_of
 from planner.stack import DEFAULT_STACK, FIELDS, Stack, known_stacks, load_stack
-from planner.stage_shape import Moment
-from planner.units import GIB
-from planner.verdict import MARGIN_FRACTION
-from planner.workload import ASSUMED_ROUTING_IMBALANCE
 
 FOLDER = Path(__file__).parent
-
-MOMENTS = {
-    Moment.BUILD: "model and optimizer are made, nothing has run",
-    Moment.STEADY: "between steps, from the second on",
-    Moment.LAYER: "in a layer's forward or backward pass, all microbatches in flight",
-    Moment.LOSS: "in the cross entropy, on the last stage only",
-    Moment.HEAD: "in the backward pass of the output layer, on the last stage only",
-    Moment.EMBEDDING: "at the end of a microbatch's backward pass, on the first stage only",
-    Moment.OPTIMIZER: "in the optimizer step",
-}
-LAYERS = {
-    "any": "all",
-    "gqa": "with grouped-query attention",
-    "mla": "with multi-latent attention",
-    "dense": "dense",
-    "moe": "sparse",
-}
-
-MEMORY = f"""\
-# Memory
-
-Written by `docs/generate.py` from `planner/memory_terms.py`, `planner/activations.py` and
-`planner/layer_moments.py`. `mc` is megatron/core, `te` Transformer Engine. What the model was
-measured against: [benchmarks/memory](../benchmarks/memory/README.md).
-
-For every pipeline stage the planner adds up what the worst rank holds at each of these moments;
-`peak_allocated` is the largest sum, and the terms of `plan --json` are those alive then.
-
-{{moments}}
-
-What a job dies of is more than that:
-
-- `peak_reserved` adds what torch's allocator cannot use, with expandable segments:
-  {memory.HOLES_OF_WORKING_MEMORY:.0%} of working memory ({memory.HOLES_OF_WORKING_MEMORY_LORA:.0%}
-  with LoRA), {memory.HOLES_OF_EXPERT_ROWS} times the hidden states that experts get,
-  {memory.HOLES_OF_LOGITS} of the logits of the last of several stages, and
-  {memory.WAITING_WEIGHT_GRADIENTS} of a layer's weight gradients where they are not fused;
-- `device_used` adds {memory.CUDA_CONTEXT_BYTES / GIB:.2f} GiB for the CUDA context and
-  {memory.ASSUMED_NCCL_BYTES / GIB:.1f} GiB for NCCL and what else only real training has (assumed:
-  measured on two ranks over sockets only; a process alone had 3.1).
-
-`peak_allocated` is at even routing; the verdict is taken at `--routing-imbalance`, or at
-{ASSUMED_ROUTING_IMBALANCE} without it. A plan `fits` with {MARGIN_FRACTION:.1%} of what it needs to
-spare, which is what nine of ten errors were within on ranks that no constant was fitted to; it is
-`tight` up to what torch sees of the GPU, and `exceeds` beyond. `odds_of_fitting` is the probability
-if errors are spread as they were there.
-
-## Terms
-
-Tokens, heads, experts and parameters are those of one rank.
-
-{{terms}}
-
-## What a layer keeps for its backward pass
-
-The sum over the layers of a stage, times the microbatches in flight, is the term
-`saved_activations`. A module of `recompute_modules` gives up the tensors that name it; a layer that
-is recomputed as a whole keeps only its input. LoRA keeps as much, for its adapters. `in_fp8(x)` is
-the quantized input with fp8 products, else x. Recomputing `core_attn` costs memory with
-grouped-query attention: the whole qkv tensor is kept besides q and k, and fused attention has
-nothing to give up. Sources are lines of megatron-core 0.18.1, mcore-bridge 1.6.5 and Transformer
-Engine 2.12.0.
-
-{{saved}}
-
-## What a layer has for a moment
-
-The term `recomputed_layer` is what the layer builds again until its worst moment, and
-`layer_buffers` what it has then beside, less what it kept and has freed.
-
-{{layer_moments}}
-"""
 
 CONSTRAINTS = """\
 # Constraints
@@ -203,19 +125,6 @@ Of `megatron sft`, from 3.12 to {list(releases().ms_swift)[-1]}.
 """
 
 
-def memory_page() -> str:
-    """The text of memory.md."""
-    return MEMORY.format(
-        moments=_table(("moment", "when"), [(f"`{m.value}`", MOMENTS[m]) for m in Moment]),
-        terms=_table(("term", "column", "at", "bytes", "source"), map(_term, TERMS)),
-        saved=_table(("tensor", "layers", "bytes", "given up by", "source"), map(_saved, SAVED)),
-        layer_moments=_table(
-            ("moment", "layers", "part and pass", "bytes", "freed by then", "source"),
-            map(_layer_moment, layer_moments.MOMENTS),
-        ),
-    )
-
-
 def settings_page() -> str:
     """The text of settings.md."""
     return SETTINGS.format(kinds="\n\n".join(map(_kind, KINDS)))
@@ -223,15 +132,15 @@ def settings_page() -> str:
 
 def _kind(kind: Kind) -> str:
     flags = [flag for flag in setting_table().values() if flag.kind is kind]
-    rows = _table(("argument", "values", "why"), map(_setting, flags))
+    rows = table(("argument", "values", "why"), map(_setting, flags))
     return f"## {kind.value}: {KINDS[kind]}\n\n{rows}"
 
 
 def _setting(flag: Flag) -> tuple[str, ...]:
     if flag.spec is None:
         why = "; ".join(filter(None, [flag.why, flag.instead]))
-        return _code(flag.name), "", why
-    return _code(flag.name), _values(flag.spec), flag.why
+        return code(flag.name), "", why
+    return code(flag.name), _values(flag.spec), flag.why
 
 
 def _values(spec: Spec) -> str:
@@ -249,13 +158,13 @@ def _values(spec: Spec) -> str:
 def constraints_page() -> str:
     """The text of constraints.md."""
     heads = ("rule", "kind", "megatron-core", "says", "nearest that works", "source")
-    return CONSTRAINTS.format(rules=_table(heads, map(_rule, RULES)))
+    return CONSTRAINTS.format(rules=table(heads, map(_rule, RULES)))
 
 
 def stacks_page() -> str:
     """The text of stacks.md."""
-    table = releases()
-    last = list(table.ms_swift)[-1]
+    known = releases()
+    last = list(known.ms_swift)[-1]
     permitted = [
         (
             f"ms-swift {name}",
@@ -263,11 +172,11 @@ def stacks_page() -> str:
             *_permitted(release.mcore_bridge),
             ", ".join(f"{other} `{permits}`" for other, permits in release.others.items()),
         )
-        for name, release in table.ms_swift.items()
+        for name, release in known.ms_swift.items()
     ]
     permitted += [
         (f"mcore-bridge {name}", *_permitted(permits), "", "", "")
-        for name, permits in table.mcore_bridge.items()
+        for name, permits in known.mcore_bridge.items()
     ]
     shown = [name for name in FIELDS if name != "allocator_setting"]
     came = [
@@ -277,20 +186,20 @@ def stacks_page() -> str:
     ]
     heads = ("", "megatron-core", "source", "mcore-bridge", "source", "others")
     return STACKS.format(
-        stacks=_table(("", *shown), [_stack(load_stack(name), shown) for name in known_stacks()]),
-        permitted=_table(heads, permitted),
-        capabilities=_table(
+        stacks=table(("", *shown), [_stack(load_stack(name), shown) for name in known_stacks()]),
+        permitted=table(heads, permitted),
+        capabilities=table(
             ("package", "there", "missing", "source"), map(_capability, CAPABILITIES)
         ),
-        new=_table(("command", "since", "flags"), came),
-        renamed=_table(
+        new=table(("command", "since", "flags"), came),
+        renamed=table(
             ("3.x", last, "since", "value"), starmap(_renamed, old_flags().renamed.items())
         ),
-        removed=_table(
+        removed=table(
             ("flags", "instead"),
             [(_flags(group.flags), group.instead) for group in old_flags().removed],
         ),
-        defaults=_table(
+        defaults=table(
             ("flag", "3.12", last, "since"), starmap(_default, old_flags().defaults.items())
         ),
     )
@@ -329,25 +238,6 @@ def _flags(flags: Iterable[str]) -> str:
     return ", ".join(f"`{flag}`" for flag in sorted(flags))
 
 
-def _term(term: memory_terms.MemoryTerm) -> tuple[str, ...]:
-    moments = [f"`{moment.value}`" for moment in Moment if moment in term.moments]
-    at = "always" if len(moments) == len(Moment) else ", ".join(moments)
-    return f"`{term.id}`", term.group, at, _code(term.formula), term.source
-
-
-def _saved(tensor: activations.SavedTensor) -> tuple[str, ...]:
-    given_up_by = ", ".join(f"`{module}`" for module in tensor.given_up_by)
-    formula = formula_of(tensor.bytes)
-    return f"`{tensor.id}`", LAYERS[tensor.kind], _code(formula), given_up_by, tensor.source
-
-
-def _layer_moment(moment: layer_moments.LayerMoment) -> tuple[str, ...]:
-    freed = ", ".join(f"`{name}`" for name in moment.freed)
-    where = f"{moment.part.replace('_', '-')}, {moment.direction}"
-    formula = _code(formula_of(moment.bytes))
-    return f"`{moment.id}`", LAYERS[moment.kind], where, formula, freed, moment.source
-
-
 def _rule(rule: Rule) -> tuple[str, ...]:
     message = MESSAGES[f"rule.{rule.id}"]
     kind = rule.kind + (", forgotten" if rule.forgotten else "")
@@ -362,19 +252,6 @@ def _versions(rule: Rule) -> str:
     since = f"from {name(rule.since)}" if any(rule.since) else ""
     until = f"before {name(rule.until)}" if rule.until != NEVER else ""
     return " ".join(filter(None, [since, until])) or "all"
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
-
-
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join(_line(cells) for cells in lines)
-
-
-def _line(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 PAGES: dict[str, Callable[[], str]] = {

@@ -8,6 +8,7 @@ from planner.efficiency import efficiency_assumptions
 from planner.host_memory import ASSUMED_PROCESS_BYTES
 from planner.memory import (
     ASSUMED_NCCL_BYTES,
+    ASSUMED_RESUMED_STATES,
     CUDA_CONTEXT_BYTES,
     HOLES_OF_EXPERT_ROWS,
     HOLES_OF_LOGITS,
@@ -163,6 +164,13 @@ def _of_memory(problem: Problem) -> Iterator[Assumption]:
         unit="bytes",
         source="the most of 18 measured ranks",
     )
+    if not problem.recipe.no_save_optim:
+        yield Assumption(
+            id="memory.resumed",
+            value=ASSUMED_RESUMED_STATES,
+            unit="of the moments",
+            source="reserved once more in steps after resuming: one run, not explained",
+        )
 
 
 def _of_settings(settings: Settings) -> Iterator[Assumption]:

@@ -5,6 +5,7 @@ A peak is the maximum over moments of the sum of the terms alive then.
 
 from dataclasses import dataclass
 
+from planner.checkpoint_memory import Between, checkpoint_bytes, remade_bytes
 from planner.layer_shape import BF16
 from planner.memory_terms import IN_LAST_STAGE, RUNNING_MOMENTS, TERMS
 from planner.stage_shape import Moment, StageShape
@@ -38,6 +39,12 @@ HOLES_OF_LOGITS = 0.3  # of them in bf16, on the last of several stages: between
 # pipeline_parallel/schedules.py:211 warns of it).
 WAITING_WEIGHT_GRADIENTS = 0.5
 
+# Steps after resuming reserve as much more as the states that loading a checkpoint made once more:
+# a rank with 0.43 GiB of moments, 0.37 of them of experts, had 0.36 and 0.37 GiB more reserved when
+# two steps were done again (benchmarks/launch). Measured once, and not explained: by the sources
+# nothing holds these states when the first step begins.
+ASSUMED_RESUMED_STATES = 1.0
+
 # Device use less reserved of one process without NCCL: 0.69 to 0.86 GiB on 18 rows of real ranks
 # (2026-11-24); the largest.
 CUDA_CONTEXT_BYTES = int(0.86 * GIB)
@@ -53,7 +60,8 @@ ASSUMED_NCCL_BYTES = int(2.3 * GIB)
 class StageMemory:
     """Memory of a stage's worst rank, in bytes. `terms` are those alive at `peak_moment`, which in
     a layer is `layer_moment`, an id of planner.layer_moments. `limit_moment` and `limit_terms` are
-    those of the peak at the imbalance at which fit is decided."""
+    those of the peak at the imbalance at which fit is decided. `loading`, `saving` and `resuming`
+    are the moments of planner.checkpoint_memory; `device_used_resumed` is of steps after it."""
 
     terms: dict[str, int]
     peak_moment: Moment
@@ -66,6 +74,10 @@ class StageMemory:
     peak_allocated_at_imbalance: int
     peak_reserved: int
     device_used: int
+    loading: int
+    saving: int
+    resuming: int
+    device_used_resumed: int
     usable: int
     limit_moment: str
     limit_terms: dict[str, int]
@@ -130,6 +142,8 @@ def stage_memory(shape: StageShape, imbalanced: StageShape, *, usable_bytes: int
     at_imbalance = sum(fullest.values())
     static = sum(size for name, size in fullest.items() if name in _STATIC)
     reserved = reserved_bytes(imbalanced, at_imbalance, static)
+    remade = ASSUMED_RESUMED_STATES * remade_bytes(shape)
+    between = Between(after_build=totals[Moment.BUILD], steady=totals[Moment.STEADY])
     return StageMemory(
         terms=alive[peak_moment],
         peak_moment=peak_moment,
@@ -142,6 +156,8 @@ def stage_memory(shape: StageShape, imbalanced: StageShape, *, usable_bytes: int
         peak_allocated_at_imbalance=at_imbalance,
         peak_reserved=round(reserved),
         device_used=round(device_used(reserved)),
+        **checkpoint_bytes(shape, between),
+        device_used_resumed=round(device_used(reserved + remade)),
         usable=usable_bytes,
         limit_moment=(
             imbalanced.layer_moment if limit_moment is Moment.LAYER else limit_moment.value

@@ -75,12 +75,12 @@ TERMS: tuple[MemoryTerm, ...] = (
         "mc/optimizer/distrib_optimizer.py:422; planner/precision.py",
     ),
     MemoryTerm(
-        "adam_moments",
+        "optimizer_moments",
         "optimizer",
         "pipeline",
         _AFTER_FIRST_STEP,
         lambda s: s.shard_elements * s.states.moments,
-        "8 B (as set) * (dense / (dp*cp) + experts / edp)",
+        "8 B (as set; 4 B of SGD's momentum) * (dense / (dp*cp) + experts / edp)",
         "te/optimizers/fused_adam.py:381, made in the first step; planner/precision.py",
     ),
     MemoryTerm(
@@ -349,7 +349,7 @@ TERMS: tuple[MemoryTerm, ...] = (
     ),
     MemoryTerm(
         "embedding_gradient",
-        "logits",
+        "buffers",
         "batch",
         frozenset({Moment.EMBEDDING}),
         lambda s: s.vocabulary_gradient_bytes + s.gathered_bytes if s.is_first else 0,

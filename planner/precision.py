@@ -24,7 +24,9 @@ class StateBytes:
 
     Gradients are whole on every rank; `master` and `moments` are of the elements whose states the
     rank has, `widened` what the optimizer step takes besides for a moment, `host` in the memory of
-    the node, and `transferred` between both in a step.
+    the node, and `transferred` between both in a step. `remade` is what loading a checkpoint
+    makes once more (te/optimizers/fused_adam.py: load_state_dict): moments, and with the
+    precision-aware optimizer all states and what is widened of them.
     """
 
     gradient: float = 4
@@ -33,6 +35,8 @@ class StateBytes:
     widened: float = 0
     host: float = 0
     transferred: float = 0
+
+    remade: float = 8  # made once more while a checkpoint is loaded
 
     states: int = 3  # master weights and moments, each widened to fp32 in a checkpoint
 
@@ -50,7 +54,7 @@ def state_bytes(settings: Settings) -> StateBytes:
 
 def _of_sgd(settings: Settings) -> StateBytes:
     """fp32 weights and one momentum (te/optimizers/fused_sgd.py: momentum_buffer)."""
-    return StateBytes(gradient=settings.gradient_bytes, moments=FP32, states=2)
+    return StateBytes(gradient=settings.gradient_bytes, moments=FP32, remade=FP32, states=2)
 
 
 def _of_adam(settings: Settings) -> StateBytes:
@@ -67,11 +71,14 @@ def _of_adam(settings: Settings) -> StateBytes:
     narrow = [dtype for dtype in (*moments, settings.main_params_dtype) if dtype != "fp32"]
     whole = settings.fp8_format is not None and settings.fp8_recipe != "delayed"
     in_fp32 = settings.main_params_dtype == "fp32"
+    master = FP32 if in_fp32 and whole else _BYTES["bf16"]
+    size, widened = sum(_BYTES[dtype] for dtype in moments), FP32 * len(narrow)
     return StateBytes(
         gradient=settings.gradient_bytes,
-        master=FP32 if in_fp32 and whole else _BYTES["bf16"],
-        moments=sum(_BYTES[dtype] for dtype in moments),
-        widened=FP32 * len(narrow),
+        master=master,
+        moments=size,
+        widened=widened,
+        remade=master + size + widened,
     )
 
 
@@ -90,6 +97,7 @@ def _offloaded(settings: Settings, states: StateBytes) -> StateBytes:
         states=states.states,
         master=FP32 * (1 - away) if aware else FP32,
         moments=moments * (1 - away),
+        remade=moments * (1 - away),
         widened=FP32 * (1 - away) if aware and states.gradient < FP32 else 0,
         host=away * (2 * FP32 * ASSUMED_PINNED_ROUNDING + moments),
         transferred=away * (states.gradient + FP32),

@@ -5,15 +5,15 @@ from planner.cluster import NETWORK, NVLINK, PCIE
 from planner.grids import Grids
 from planner.layer_shape import BF16
 from planner.layout import Layout
-from planner.memory import StageMemory
-from planner.model_spec import ModelSpec
+from planner.memory import StageMemory, device_used
+from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.parameters import model_parameters
 from planner.placement import GroupPlacement, place
 from planner.plan import Reason
 from planner.problem import Problem
 from planner.releases import version_of
 from planner.stack import Stack
-from planner.units import MIB
+from planner.units import GIB, MIB
 
 
 def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list[Reason]:
@@ -28,6 +28,7 @@ def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list
     else:
         found.append(Reason("reason.tp", {"tp": layout.tp}))
     found += _recompute(problem, layout, memory)
+    found += _checkpoints(memory)
     found.append(_limit(memory))
     return found
 
@@ -95,12 +96,49 @@ def _recompute(problem: Problem, layout: Layout, memory: list[StageMemory]) -> l
     """Why so much is recomputed; nothing where even that does not fit."""
     values = {"recompute": str(layout.recompute)}
     if problem.workload.recompute != "auto":
-        return [Reason("reason.recompute_asked", values)]
+        return [Reason("reason.recompute_asked", values), *_core_attention(problem, layout)]
     if any(stage.device_used > stage.usable for stage in memory):
         return []
     if layout.recompute.granularity == "none":
         return [Reason("reason.no_recompute", {})]
     return [Reason("reason.recompute", values)]
+
+
+def _core_attention(problem: Problem, layout: Layout) -> list[Reason]:
+    """That recomputing core attention costs memory, where it does (planner.activations)."""
+    attention = problem.model.attention
+    if "core_attn" not in layout.recompute.modules or not isinstance(
+        attention, GroupedQueryAttention
+    ):
+        return []
+    tokens = layout.micro_batch_size * problem.workload.seq_length / layout.cp
+    heads = (attention.num_heads + max(attention.num_query_groups, layout.tp)) / layout.tp
+    size = tokens * heads * attention.head_dim * BF16
+    return [Reason("reason.core_attn_costs", {"mib": round(size / MIB)})]
+
+
+def _checkpoints(memory: list[StageMemory]) -> list[Reason]:
+    """What of saving and resuming does not fit, where training does."""
+    if any(stage.device_used > stage.usable for stage in memory):
+        return []
+    needs = {
+        "reason.cannot_save": [device_used(stage.saving) for stage in memory],
+        "reason.cannot_resume": [device_used(stage.resuming) for stage in memory],
+        "reason.may_not_resume": [float(stage.device_used_resumed) for stage in memory],
+    }
+    found: list[Reason] = []
+    for reason, sizes in needs.items():
+        stage = max(range(len(memory)), key=sizes.__getitem__)
+        needed, usable = sizes[stage], memory[stage].usable
+        if needed > usable:
+            values = {
+                "stage": stage,
+                "needed_gib": round(needed / GIB, 1),
+                "usable_gib": round(usable / GIB, 1),
+                "less_gib": round((needed - usable) / GIB, 1),
+            }
+            found.append(Reason(reason, values))
+    return found[:1]  # the first says most
 
 
 def _limit(memory: list[StageMemory]) -> Reason:

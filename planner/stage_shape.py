@@ -40,6 +40,8 @@ class StageShape:
     states: StateBytes  # bytes of gradients and of the optimizer's states
     weight_copy_bytes: float  # of quantized copies of the weights
     dummy_gradient_bytes: float  # with fused gradients: one of each shape of weight
+    exported_bytes: float  # of a layer's experts: the first weights, in one piece, while it saves
+    saves_optimizer: bool  # checkpoints have the optimizer's states
     dense_shards: int  # ranks that share the optimizer states of dense parameters: dp*cp
     expert_shards: int  # of routed experts: edp
     hidden: int
@@ -141,6 +143,8 @@ def stage_shape(problem: Problem, layout: Layout, stage: int, states: StateBytes
         states=states,
         weight_copy_bytes=linear * copies,
         dummy_gradient_bytes=_dummy_gradient_bytes(problem, layout, stage),
+        exported_bytes=_exported_bytes(problem, layout) if parameters.expert else 0.0,
+        saves_optimizer=not problem.recipe.no_save_optim,
         dense_shards=layout.dp * layout.cp if sharded else 1,
         expert_shards=expert_shards(problem, layout) if sharded else 1,
         hidden=model.hidden_size,
@@ -180,3 +184,13 @@ def _dummy_gradient_bytes(problem: Problem, layout: Layout, stage: int) -> float
     if not problem.stack.apex or workload.tuner_type is TunerType.LORA:
         return 0.0
     return distinct_weight_elements(problem.model, layout, workload, stage) * BF16
+
+
+def _exported_bytes(problem: Problem, layout: Layout) -> float:
+    """Of the first weights of all experts that a rank has of a layer (mcore-bridge 1.6.5, bridge/
+    gpt_bridge.py: _get_weight joins them; adapters are saved alone)."""
+    model = problem.model
+    if model.moe is None or problem.workload.tuner_type is TunerType.LORA:
+        return 0.0
+    local = model.moe.num_experts // layout.ep
+    return local * 2 * model.moe.ffn_hidden_size // layout.etp * model.hidden_size * float(BF16)

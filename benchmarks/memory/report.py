@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import one_rank
-from design_errors import design_page, first_look, nine_of_ten
+from design_errors import design_page, first_look2, nine_of_ten
 from peer_errors import peers_table
 from sft_rows import RealRank, real_ranks
 
@@ -225,18 +225,19 @@ def p90(ranks: list[Rank], quantity: str) -> tuple[float, int]:
 def confidence() -> str:
     """The text of planner/data/confidence.yaml; what is not in it was not measured."""
     lines = [
-        "# Errors of predictions on the ranks of benchmarks/memory/fresh.jsonl, as they were",
+        "# Errors of predictions on the ranks of benchmarks/memory/fresh2.jsonl, as they were",
         "# before anybody had looked at them; the README.md there has each, and the script beside",
         "# it wrote this. Calibrated: terms and constants were read off other ranks of the same",
-        "# stack. device_used is without NCCL, which these ranks did not run. Compute seconds are",
-        "# of the same ranks, in benchmarks/steptime/ONE_RANK.md.",
+        "# stack. device_used is without NCCL, which these ranks did not run, and of those with a",
+        "# device of their own. Compute seconds are of the ranks of fresh.jsonl, in",
+        "# benchmarks/steptime/ONE_RANK.md.",
         "measured:",
     ]
-    clean = first_look()
+    clean = first_look2()
     exact = all(each.parameters.total == each.result["parameters"] for each in clean)
     entries = [("stages.parameters", "measured", 0.0, len(clean))] if exact else []
     for name, quantity in QUANTITIES.items():
-        errors = [abs(each.error(name)) for each in clean]
+        errors = [abs(each.error(name)) for each in clean if name in each.pairs]
         entries.append((quantity.path, "calibrated", nine_of_ten(errors), len(errors)))
     times = [abs(rank.error) for rank in one_rank.fresh_ranks()]
     entries.append(("stages.compute_seconds", "calibrated", nine_of_ten(times), len(times)))
@@ -289,9 +290,9 @@ HEAD = """\
 # Predicted and measured memory
 
 Written by `python benchmarks/memory/report.py`; a test holds it up to date. Every cell is
-predicted / measured (error), for the stack `gpu-kit-2026-11` on H100s. How ranks were chosen and
-measured: [DESIGN.md](DESIGN.md). What Megatron-LM publishes of its own runs, none of them fitted
-to: [GOLDEN.md](GOLDEN.md).
+predicted / measured (error), for the stack `gpu-kit-2026-11` on H100s, the second lot of fresh
+ranks on an H200. How ranks were chosen and measured: [DESIGN.md](DESIGN.md). What Megatron-LM
+publishes of its own runs, none of them fitted to: [GOLDEN.md](GOLDEN.md).
 """
 
 ONE_RANK = """
@@ -321,8 +322,11 @@ one H100, 2026-11-24), which saved weights without the optimizer, was read by nv
 second: 60.12 GiB at most, in its steps, and 56.5 while it saved; its allocator had reserved 56.16
 at most, as logged after the last step. **Beside reserved it took 3.96 GiB, where {context:.2f} are
 predicted**; what it is, with no other rank there, was not read.
-Saving took no more than a step did there. What saving and loading take of a GPU is
-no term of the model, and was measured in this run only.
+Saving took no more than a step did there, and no more in a run that saved the optimizer's states
+too ([benchmarks/launch](../launch/README.md): 1.43 GiB reserved before and after it). What saving,
+loading and resuming take by the sources is in `plan --json`; `first_look_save.jsonl` has what was
+predicted of runs that are to measure it (its `load_mcore_checkpoint` counts the moments of experts
+alone twice: both optimizers' old moments are held until loading is over).
 """
 
 STEP_BY_STEP = """

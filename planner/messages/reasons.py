@@ -24,6 +24,28 @@ MESSAGES: dict[str, Message] = {
     "reason.no_recompute": Message("nothing is recomputed: all activations fit"),
     "reason.recompute_asked": Message("recompute {recompute}, as asked for"),
     "reason.recompute": Message("recomputing {recompute} is the cheapest choice that fits"),
+    "reason.core_attn_costs": Message(
+        "recomputing core_attn costs {mib} MiB a layer and microbatch here, and gives up nothing: "
+        "with grouped-query attention all of q, k and v is kept besides what attention keeps; "
+        "--recompute none, or --recompute-modules without it, takes less"
+    ),
+    "reason.cannot_save": Message(
+        "it trains, but stage {stage} cannot save: {needed_gib} GiB where a GPU has {usable_gib}, "
+        "as the first weights of a layer's experts are written in one piece: choose a plan with "
+        "more ep"
+    ),
+    "reason.cannot_resume": Message(
+        "it trains, but an interrupted run cannot go on: reading a checkpoint takes {needed_gib} "
+        "GiB on stage {stage} where a GPU has {usable_gib}, as the optimizer's moments are made "
+        "twice: choose a plan that takes {less_gib} GiB less then, or go on without them, by --set "
+        "no_load_optim=true"
+    ),
+    "reason.may_not_resume": Message(
+        "an interrupted run may not be able to go on: the one run that was measured reserved as "
+        "much more after resuming as the optimizer's moments take, by which stage {stage} takes "
+        "{needed_gib} GiB where a GPU has {usable_gib}; try it, or choose a plan that takes "
+        "{less_gib} GiB less, or go on without the moments, by --set no_load_optim=true"
+    ),
     "reason.possible_elsewhere": Message(
         "possible with {what} ({flag}), which this stack lacks: {seconds} s a step, "
         "{percent} % less"

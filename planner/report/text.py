@@ -274,6 +274,7 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
     if plan.saving:
         pairs.append(("", _saving(plan)))
     pairs.append(("host", _host(problem, plan)))
+    pairs.append(("memory", _checkpoints(plan)))
     _print_pairs(out, pairs)
     out.print()
     _print_stages(plan, problem.workload.mtp_num_layers, out)
@@ -291,6 +292,19 @@ def _host(problem: Problem, plan: Plan) -> str:
     parts = [f"{moment} {gib(size)}" for moment, size in plan.host_memory_bytes.items()]
     has = gib(problem.cluster.host_memory_bytes)
     return f"{', '.join(parts)} of {has} GiB a node, roughly"
+
+
+def _checkpoints(plan: Plan) -> str:
+    """What loading, saving and resuming take of the fullest GPU, beside its allocator."""
+    most = {
+        name: max(stage.memory_bytes[name] for stage in plan.stages)
+        for name in ("loading", "saving", "resuming", "device_used_resumed")
+    }
+    *allocated, resumed = map(gib, most.values())
+    return (
+        "loading {}, saving {}, resuming {} GiB allocated of a GPU; ".format(*allocated)
+        + f"steps after resuming take {resumed} GiB of it"
+    )
 
 
 def _time(problem: Problem, plan: Plan) -> str:

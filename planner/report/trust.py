@@ -46,7 +46,7 @@ def unmeasured(problem: Problem, layout: Layout) -> list[str]:
         found.append("apex")
     if stack.attention_backend == "flash":
         found.append("flash-attn")
-    if not problem.cluster.gpu.name.startswith("H100"):
+    if not problem.cluster.gpu.name.startswith(("H100", "H200")):
         found.append(problem.cluster.gpu.name)
     return found
 

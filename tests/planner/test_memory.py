@@ -134,7 +134,7 @@ def test_optimizer_states_of_all_ranks_are_twelve_bytes_a_trainable_parameter(ca
         expert_copies = layout.ep * layout.etp if layout.ep > 1 else layout.tp
         copies += expert_copies * held.trainable_expert
         ranks = layout.world_size // layout.pp
-        states = stage.terms["master_weights"] + stage.terms["adam_moments"]
+        states = stage.terms["master_weights"] + stage.terms["optimizer_moments"]
 
         assert isclose(states * ranks, 12 * copies, rel_tol=1e-6)
 

@@ -94,11 +94,11 @@ PLAIN = terms_of()
         ((AWARE,), "master_weights", 1 / 2),
         ((AWARE, "main_params_dtype=fp16"), "master_weights", 1 / 2),
         ((AWARE, "fp8_format=hybrid", "fp8_recipe=blockwise"), "master_weights", 1),
-        ((AWARE, "exp_avg_dtype=bf16", "exp_avg_sq_dtype=bf16"), "adam_moments", 1 / 2),
-        ((AWARE, "exp_avg_dtype=fp8"), "adam_moments", 5 / 8),
+        ((AWARE, "exp_avg_dtype=bf16", "exp_avg_sq_dtype=bf16"), "optimizer_moments", 1 / 2),
+        ((AWARE, "exp_avg_dtype=fp8"), "optimizer_moments", 5 / 8),
         (("optimizer=sgd", "use_distributed_optimizer=false"), "gradients", 1),
         ((OFFLOAD,), "master_weights", 1),
-        ((OFFLOAD, "optimizer_offload_fraction=0.25"), "adam_moments", 3 / 4),
+        ((OFFLOAD, "optimizer_offload_fraction=0.25"), "optimizer_moments", 3 / 4),
         (("fp8_format=hybrid", "fp8_param_gather=true"), "weights", 1),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -111,8 +111,8 @@ def test_states_take_the_bytes_of_their_types(
 
 def test_states_that_are_offloaded_leave_the_gpu_for_the_host() -> None:
     away, aware = terms_of(OFFLOAD), terms_of(OFFLOAD, AWARE)
-    assert "adam_moments" not in away and "master_weights" in away
-    assert not {"adam_moments", "master_weights"} & aware.keys()
+    assert "optimizer_moments" not in away and "master_weights" in away
+    assert not {"optimizer_moments", "master_weights"} & aware.keys()
 
     def host(*settings: str) -> dict[str, int]:
         stated = problem(settings=settings)
@@ -132,7 +132,7 @@ def test_states_that_are_offloaded_leave_the_gpu_for_the_host() -> None:
 def test_without_the_distributed_optimizer_every_rank_has_all_states() -> None:
     replicated = terms_of("use_distributed_optimizer=false")
     assert replicated["master_weights"] == PLAIN["gradients"]
-    assert replicated["adam_moments"] == 2 * PLAIN["gradients"]
+    assert replicated["optimizer_moments"] == 2 * PLAIN["gradients"]
 
 
 def test_narrow_states_are_widened_while_the_optimizer_steps() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import one_rank
+import two_gpus_report
 from design_errors import design_page, first_look2, nine_of_ten
 from peer_errors import peers_table
 from sft_rows import RealRank, real_ranks
@@ -230,7 +231,8 @@ def confidence() -> str:
         "# it wrote this. Calibrated: terms and constants were read off other ranks of the same",
         "# stack. device_used is without NCCL, which these ranks did not run, and of those with a",
         "# device of their own. Compute seconds are of the ranks of fresh.jsonl, in",
-        "# benchmarks/steptime/ONE_RANK.md.",
+        "# benchmarks/steptime/ONE_RANK.md; those of whole steps of real runs on two GPUs, in",
+        "# benchmarks/steptime/TWO_GPUS.md.",
         "measured:",
     ]
     clean = first_look2()
@@ -241,6 +243,8 @@ def confidence() -> str:
         entries.append((quantity.path, "calibrated", nine_of_ten(errors), len(errors)))
     times = [abs(rank.error) for rank in one_rank.fresh_ranks()]
     entries.append(("stages.compute_seconds", "calibrated", nine_of_ten(times), len(times)))
+    steps = [abs(each.predicted / each.measured - 1) for each in two_gpus_report.every_layout()]
+    entries.append(("step_seconds.total", "calibrated", nine_of_ten(steps), len(steps)))
     for path, grade, error, number in entries:
         entry = f"{{grade: {grade}, relative_error_p90: {error:.4f}, rows: {number}}}"
         lines.append(f"  {path}: {entry}")

@@ -195,11 +195,6 @@ within {close} % of the fastest. Nothing of the planner was fitted to these runs
 | --- | ---: | ---: | ---: | ---: | ---: |
 """
 
-NOT_RUN = """
-**None of them was run yet**: no machine with two GPUs was at hand. Nothing on this page says how
-well layouts of two GPUs are ranked.
-"""
-
 FIRST = """
 ## A first look
 
@@ -228,7 +223,7 @@ def page() -> str:
         close=round(100 * CLOSE),
     )
     text += "".join(_counted(model, entries) for model in MODELS)
-    text += "".join(_measured()) if RESULTS.exists() else NOT_RUN
+    text += "".join(_measured())
     text += FIRST
     for row in first_look():
         error = row.predicted / row.measured - 1
@@ -245,14 +240,29 @@ def _counted(model: str, entries: Sequence[Entry]) -> str:
     return f"| {MODELS[model].name} | {cells} |\n"
 
 
-def _measured() -> Iterator[str]:
+def measured_runs() -> list[dict[str, Any]]:
+    """What two_gpus_run.py wrote, of the GPUs on which most runs were made."""
     results = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     (gpus, _), *_ = Counter(tuple(each["gpus"]) for each in results).most_common()
-    results = [each for each in results if tuple(each["gpus"]) == gpus]
-    about = results[-1]
+    return [each for each in results if tuple(each["gpus"]) == gpus]
+
+
+def layouts_of(model: str) -> list[Compared]:
+    """Every layout of a model that was measured on those GPUs."""
+    results = measured_runs()
+    return compared(model, results, TOPOLOGIES[results[-1]["gpus"][0].split()[-1]])
+
+
+def every_layout() -> list[Compared]:
+    """Those of all models."""
+    return [row for model in MODELS for row in layouts_of(model)]
+
+
+def _measured() -> Iterator[str]:
+    about = measured_runs()[-1]
     yield f"\nMeasured on {', '.join(about['gpus'])}: {about['stack']}, {about['date']}.\n"
     for model in MODELS:
-        rows = compared(model, results, TOPOLOGIES[about["gpus"][0].split()[-1]])
+        rows = layouts_of(model)
         yield f"\n## {MODELS[model].name}\n\n"
         yield from _of_a_model(model, rows) if rows else ["**Not run.**\n"]
 

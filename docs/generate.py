@@ -67,8 +67,7 @@ What a job dies of is more than that:
   {memory.HOLES_OF_LOGITS} of the logits of the last of several stages, and
   {memory.WAITING_WEIGHT_GRADIENTS} of a layer's weight gradients where they are not fused;
 - `device_used` adds {memory.CUDA_CONTEXT_BYTES / GIB:.2f} GiB for the CUDA context and
-  {memory.ASSUMED_NCCL_BYTES / GIB:.1f} GiB for NCCL and what else only real training has (assumed:
-  measured on two ranks over sockets only; a process alone had 3.1).
+  what NCCL takes of the rank: `nccl`, below.
 
 `peak_allocated` is at even routing; the verdict is taken at `--routing-imbalance`, or at
 {ASSUMED_ROUTING_IMBALANCE} without it. A plan `fits` with {MARGIN_FRACTION:.1%} of what it needs to

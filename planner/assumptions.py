@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterator
 
 from planner.cluster import Assumption
 from planner.collectives import assumed_family
+from planner.communicators import RING_BYTES
 from planner.efficiency import efficiency_assumptions
 from planner.host_memory import ASSUMED_PROCESS_BYTES
 from planner.memory import (
-    ASSUMED_NCCL_BYTES,
     CUDA_CONTEXT_BYTES,
     HOLES_OF_EXPERT_ROWS,
     HOLES_OF_LOGITS,
@@ -208,9 +208,10 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
     yield from _of_memory(problem)
     yield Assumption(
         id="memory.nccl",
-        value=ASSUMED_NCCL_BYTES,
-        unit="bytes",
-        source="measured on two ranks over sockets only; one alone had 3.1",
+        value=RING_BYTES,
+        unit="bytes of two ranks that speak over NVLink",
+        source="a communicator of NCCL, of which each rank has about ten: those of two ranks and "
+        "of one (0.4 GiB) were measured; of more, or between hosts, assumed from NCCL's source",
     )
     yield Assumption(
         id="memory.host_process",

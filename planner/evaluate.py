@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from planner.communication import Communication
+from planner.communicators import Speakers, nccl_bytes
 from planner.compute import Compute
 from planner.efficiency import rates
 from planner.grid_time import GridTime
@@ -63,6 +64,7 @@ class Evaluator:
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
+        self._nccl: dict[tuple[GridSizes, bool], list[float]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
         self._ends: dict[tuple[int, int], tuple[PartSeconds, PartSeconds]] = {}
@@ -127,6 +129,21 @@ class Evaluator:
             grids = Grids(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp)
             self._groups[sizes] = place(self.problem.cluster, grids)
         return self._groups[sizes]
+
+    def nccl_bytes(self, sizes: GridSizes, *, interleaved: bool) -> list[float]:
+        """What NCCL takes of a rank of a grid, by stage; with several chunks on each it is more."""
+        found = self._nccl.get((sizes, interleaved))
+        if found is None:
+            model = self.problem.model
+            speakers = Speakers(
+                cluster=self.problem.cluster,
+                groups=self.groups(sizes),
+                has_experts=model.is_moe,
+                ties_embeddings=model.tie_word_embeddings,
+            )
+            found = nccl_bytes(speakers, interleaved=interleaved)
+            self._nccl[sizes, interleaved] = found
+        return found
 
 
 class GridView:
@@ -322,11 +339,14 @@ class BatchView:
         self._layers, self._schedule = batch.layers, schedule
         self.num_microbatches = batch.num_microbatches
         self._in_flight = schedule.in_flight
+        self._nccl = batch.grid.evaluator.nccl_bytes(
+            batch.grid.sizes, interleaved=schedule.num_virtual_stages > 1
+        )
 
     def device_used(self, recompute: Recompute, limit: float = inf) -> float:
         """Device memory of the fullest stage, in bytes: what decides fit. Where that is above a
         limit, of the first stage that is."""
-        batch, most = self._batch, 0.0
+        batch, nccl, most = self._batch, self._nccl, 0.0
         counts, chunks = self._split.counts(recompute), self._schedule.num_virtual_stages
         for stage in self._split.decisive:
             shape = batch.shapes[stage]
@@ -339,11 +359,12 @@ class BatchView:
                 if total > size:
                     fullest, size = moment, total
             reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
-            if reserved > most:
-                most = reserved
-                if device_used(most) > limit:
+            used = device_used(reserved, nccl[stage])
+            if used > most:
+                most = used
+                if most > limit:
                     break
-        return device_used(most)
+        return most
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
@@ -362,6 +383,7 @@ class BatchView:
                 stage_memory(
                     shape,
                     decisive,
+                    nccl=self._nccl[stage],
                     usable_bytes=cluster.gpu.memory_usable_bytes,
                 )
             )

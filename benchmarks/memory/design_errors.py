@@ -8,7 +8,6 @@ from functools import cache
 from design_models import SET_ASIDE_FAMILY
 from predict import Predicted, Result, flags_of, predict, results, rows
 
-from planner.memory import ASSUMED_NCCL_BYTES
 from planner.units import GIB
 
 FIRST_LOOK = "first_look.jsonl"
@@ -35,7 +34,7 @@ class MeasuredRank(Predicted):
             "peak_allocated": (peak, result["peak_allocated"]),
             "dynamic": (peak - memory.steady, result["peak_allocated"] - result["steady"]),
             "peak_reserved": (memory.peak_reserved, result["peak_reserved"]),
-            "device_used": (memory.device_used - ASSUMED_NCCL_BYTES, result["device_used"]),
+            "device_used": (memory.device_used - memory.nccl, result["device_used"]),
         }
         if self.first is None:
             return pairs

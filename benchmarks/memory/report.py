@@ -126,7 +126,7 @@ def rank_of(row: Row, measured: dict[str, float], *, packed: bool = True) -> Ran
         "steady": memory.steady / GIB,
         "peak_allocated": memory.peak_allocated / GIB,
         "peak_reserved": memory.peak_reserved / GIB,
-        "device_used": (memory.device_used - ASSUMED_NCCL_BYTES) / GIB,
+        "device_used": (memory.device_used - memory.nccl) / GIB,
     }
     return Rank(
         tag=row["tag"],

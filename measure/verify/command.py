@@ -138,7 +138,7 @@ def compared(stage: StagePlan, result: dict[str, Any]) -> dict[str, Compared]:
     memory, after_build = stage.memory_bytes, result["after_build"]["allocated"]
     measured = {**result, "after_build": after_build}
     predicted = {name: float(memory[name]) for name in MOMENTS}
-    predicted["device_used"] -= float(memory["nccl"])  # no other rank is there
+    predicted["device_used"] -= float(memory.get("nccl", 0))  # no other rank is there
     pairs = {name: (predicted[name], float(measured[name])) for name in MOMENTS}
     pairs["parameters"] = (stage.parameters, result["parameters"])
     pairs["compute_seconds"] = (stage.compute_seconds, result["compute_seconds"])

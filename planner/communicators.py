@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from planner.cluster import NETWORK, NVLINK, Cluster
 from planner.placement import GroupPlacement, place_ranks
+from planner.problem import Problem
 from planner.units import KIB, MIB
 
 # Every allocation, however small, has a page of its own (src/include/alloc.h: ncclCuMemAlloc):
@@ -162,6 +163,16 @@ class Speakers:
             return tp
         fewest = tp.ranks_per_island * pp.ranks_per_island
         return replace(pp, size=tp.size * pp.size, ranks_per_island=fewest)
+
+
+def speakers_of(problem: Problem, groups: Mapping[str, GroupPlacement]) -> Speakers:
+    """Those of a grid of a problem."""
+    return Speakers(
+        cluster=problem.cluster,
+        groups=groups,
+        has_experts=problem.model.is_moe,
+        ties_embeddings=problem.model.tie_word_embeddings,
+    )
 
 
 def nccl_bytes(speakers: Speakers, *, interleaved: bool) -> list[float]:

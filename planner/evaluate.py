@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from planner.communication import Communication
-from planner.communicators import Speakers, nccl_bytes
+from planner.communicators import nccl_bytes, speakers_of
 from planner.compute import Compute
 from planner.efficiency import rates
 from planner.grid_time import GridTime
@@ -131,19 +131,12 @@ class Evaluator:
         return self._groups[sizes]
 
     def nccl_bytes(self, sizes: GridSizes, *, interleaved: bool) -> list[float]:
-        """What NCCL takes of a rank of a grid, by stage; with several chunks on each it is more."""
-        found = self._nccl.get((sizes, interleaved))
-        if found is None:
-            model = self.problem.model
-            speakers = Speakers(
-                cluster=self.problem.cluster,
-                groups=self.groups(sizes),
-                has_experts=model.is_moe,
-                ties_embeddings=model.tie_word_embeddings,
-            )
-            found = nccl_bytes(speakers, interleaved=interleaved)
-            self._nccl[sizes, interleaved] = found
-        return found
+        """What NCCL takes of a rank of a grid, by stage; interleaved: stages of several chunks."""
+        key = (sizes, interleaved)
+        if key not in self._nccl:
+            speakers = speakers_of(self.problem, self.groups(sizes))
+            self._nccl[key] = nccl_bytes(speakers, interleaved=interleaved)
+        return self._nccl[key]
 
 
 class GridView:
@@ -339,9 +332,8 @@ class BatchView:
         self._layers, self._schedule = batch.layers, schedule
         self.num_microbatches = batch.num_microbatches
         self._in_flight = schedule.in_flight
-        self._nccl = batch.grid.evaluator.nccl_bytes(
-            batch.grid.sizes, interleaved=schedule.num_virtual_stages > 1
-        )
+        grid, chunks = batch.grid, schedule.num_virtual_stages
+        self._nccl = grid.evaluator.nccl_bytes(grid.sizes, interleaved=chunks > 1)
 
     def device_used(self, recompute: Recompute, limit: float = inf) -> float:
         """Device memory of the fullest stage, in bytes: what decides fit. Where that is above a
@@ -369,7 +361,8 @@ class BatchView:
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
         batch, found = self._batch, []
-        cluster, chunks = self._grid.problem.cluster, self._schedule.num_virtual_stages
+        usable = self._grid.problem.cluster.gpu.memory_usable_bytes
+        chunks = self._schedule.num_virtual_stages
         for stage, counts in enumerate(self._split.counts(recompute)):
             shape = decisive = batch.shapes[stage]
             if batch.skewed:
@@ -379,14 +372,7 @@ class BatchView:
                 kept = self._layers.stage(counts, chunks, recompute, imbalanced=imbalanced)
                 _fill(each, kept)
                 _fill_schedule(each, kept, chunks, self._in_flight[stage])
-            found.append(
-                stage_memory(
-                    shape,
-                    decisive,
-                    nccl=self._nccl[stage],
-                    usable_bytes=cluster.gpu.memory_usable_bytes,
-                )
-            )
+            found.append(stage_memory(shape, decisive, nccl=self._nccl[stage], usable_bytes=usable))
         return found
 
     def parameters(self, stage: int) -> RankParameters:

@@ -13,6 +13,7 @@ from formulas import formula_of
 
 from planner import activations, layer_moments, memory, memory_terms
 from planner.activations import SAVED
+from planner.communicators import ALONE_BYTES, KERNELS_BYTES, MESSAGE_BYTES, RING_BYTES
 from planner.constraints import RULES
 from planner.detection import CAPABILITIES, Capability
 from planner.flag_history import ChangedDefault, Renamed, new_flags, old_flags
@@ -24,7 +25,7 @@ from planner.rule import NEVER, Rule, Version
 from planner.setting_table import Flag, Kind, Spec, setting_table, word_of
 from planner.stack import DEFAULT_STACK, FIELDS, Stack, known_stacks, load_stack
 from planner.stage_shape import Moment
-from planner.units import GIB
+from planner.units import GIB, MIB
 from planner.verdict import MARGIN_FRACTION
 from planner.workload import ASSUMED_ROUTING_IMBALANCE
 
@@ -66,8 +67,12 @@ What a job dies of is more than that:
   with LoRA), {memory.HOLES_OF_EXPERT_ROWS} times the hidden states that experts get,
   {memory.HOLES_OF_LOGITS} of the logits of the last of several stages, and
   {memory.WAITING_WEIGHT_GRADIENTS} of a layer's weight gradients where they are not fused;
-- `device_used` adds {memory.CUDA_CONTEXT_BYTES / GIB:.2f} GiB for the CUDA context and
-  what NCCL takes of the rank: `nccl`, below.
+- `device_used` adds {memory.CUDA_CONTEXT_BYTES / GIB:.2f} GiB for the CUDA context and `nccl`:
+  {KERNELS_BYTES / MIB:.0f} MiB, and a communicator of NCCL for each process group that the rank
+  speaks in. One of a single rank has {ALONE_BYTES / MIB:.0f} MiB, one of two ranks over NVLink
+  {RING_BYTES / MIB:.0f}. Messages over NVLink take {MESSAGE_BYTES / MIB:.0f} for every peer: EP8 in
+  one host {7 * MESSAGE_BYTES / GIB:.1f} GiB. The first rank gets some from all others as it saves.
+  Groups of more than two ranks and networks follow from NCCL's source, and were not measured.
 
 `peak_allocated` is at even routing; the verdict is taken at `--routing-imbalance`, or at
 {ASSUMED_ROUTING_IMBALANCE} without it. A plan `fits` with {MARGIN_FRACTION:.1%} of what it needs to

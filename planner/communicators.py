@@ -21,7 +21,8 @@ PAGES_OF_A_CHANNEL, PAGES_OF_A_COMMUNICATOR = 3, 2
 
 # One channel over NVLink to a peer and from one: a page to send by, and buffers to receive in of
 # 4 MiB (Simple), 4.7 (LL128) and 0.5 (LL) in whole pages (src/transport/p2p.cc:347, 409).
-CONNECTION_BYTES = 2 * MIB + 10 * MIB
+SENT_BYTES, RECEIVED_BYTES = 2 * MIB, 10 * MIB
+CONNECTION_BYTES = SENT_BYTES + RECEIVED_BYTES
 # Over a network those buffers are at both ends of a ring (src/transport/net.cc:872), and messages
 # share 16 chunks a channel in each direction (src/transport/net.cc:647).
 NETWORK_CONNECTION_BYTES = 10 * MIB + 10 * MIB
@@ -41,49 +42,53 @@ ASSUMED_CHANNELS_BETWEEN_HOSTS = 16
 # does; SHARP was off where they were measured.
 ASSUMED_RINGS_OF_MORE_THAN_TWO = 2
 
-# Of two ranks over NVLink, and nothing but collectives.
-RING_BYTES = (
-    PAGE_BYTES * (PAGES_OF_A_CHANNEL * MESSAGE_CHANNELS + PAGES_OF_A_COMMUNICATOR)
-    + RING_CHANNELS * CONNECTION_BYTES
-)
+
+def _pages(channels: int) -> int:
+    return PAGE_BYTES * (PAGES_OF_A_CHANNEL * channels + PAGES_OF_A_COMMUNICATOR)
+
+
+ALONE_BYTES = _pages(CHANNELS_ALONE)  # of one rank
+# Of two over NVLink that call collectives only, and what messages to a peer there take.
+RING_BYTES = _pages(MESSAGE_CHANNELS) + RING_CHANNELS * CONNECTION_BYTES
+MESSAGE_BYTES = MESSAGE_CHANNELS * CONNECTION_BYTES
 
 # Beside communicators and the CUDA context, of a process that speaks with another rank: kernels of
 # NCCL and their local memory. The one number that was fitted: benchmarks/memory/README.md.
-KERNELS_BYTES = 320 * MIB
+KERNELS_BYTES = 316 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Communicator:
     """A communicator of a rank: `collective` ones connect a ring, `peers` are those that it
-    exchanges messages with."""
+    exchanges messages with, `sources` those that it only gets messages from."""
 
     group: str
     place: GroupPlacement
     collective: bool = True
     peers: float = 0
+    sources: int = 0
 
     @property
     def bytes(self) -> float:
         """Bytes of the device that NCCL takes for it."""
         place = self.place
         if place.size == 1:
-            return _pages(CHANNELS_ALONE)
+            return ALONE_BYTES
         rings = int(self.collective) * (ASSUMED_RINGS_OF_MORE_THAN_TWO if place.size > 2 else 1)
         if place.link_class == NVLINK:
             channels = rings * RING_CHANNELS + self.peers * MESSAGE_CHANNELS
-            return _pages(MESSAGE_CHANNELS) + channels * CONNECTION_BYTES
+            received = float(self.sources * MESSAGE_CHANNELS * RECEIVED_BYTES)
+            return _pages(MESSAGE_CHANNELS) + channels * CONNECTION_BYTES + received
         whole_hosts = place.link_class == NETWORK and place.ranks_per_island > 1
         channels = ASSUMED_CHANNELS_BETWEEN_HOSTS // (1 if whole_hosts else 2)
         near = min(self.peers, place.ranks_per_island - 1)
-        size = _pages(channels) + near * MESSAGE_CHANNELS_ELSEWHERE * CONNECTION_BYTES
+        sources = min(self.sources, place.ranks_per_island - 1 - near)
+        received = near * CONNECTION_BYTES + sources * RECEIVED_BYTES
+        size = _pages(channels) + MESSAGE_CHANNELS_ELSEWHERE * received
         if place.link_class != NETWORK:
             return size + rings * channels * CONNECTION_BYTES
-        shared = SHARED_BYTES_OF_A_CHANNEL if self.peers > near else 0
+        shared = SHARED_BYTES_OF_A_CHANNEL if self.peers + self.sources > near + sources else 0
         return size + channels * (rings * NETWORK_CONNECTION_BYTES + shared)
-
-
-def _pages(channels: int) -> float:
-    return PAGE_BYTES * (PAGES_OF_A_CHANNEL * channels + PAGES_OF_A_COMMUNICATOR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,7 @@ class Speakers:
     groups: Mapping[str, GroupPlacement]
     has_experts: bool
     ties_embeddings: bool
+    saves: bool = True
 
     def stage(self, stage: int, *, interleaved: bool) -> Iterator[Communicator]:
         """All communicators of a rank of a stage, which has several chunks if interleaved."""
@@ -105,8 +111,10 @@ class Speakers:
         if interleaved and stages > 2:
             neighbours = 2  # the last hands its chunks to the first
         messages = 0 if interleaved else neighbours
-        # barriers, and tensors between stages (swift/megatron/init.py:29)
-        yield Communicator(group="world", place=world, peers=messages)
+        # barriers, tensors between stages (swift/megatron/init.py:29), and what every rank tells
+        # the first one as it saves (dist_checkpointing/strategies/state_dict_saver.py:141)
+        sources = world.size - 1 - messages if self.saves and stage == 0 else 0
+        yield Communicator(group="world", place=world, peers=messages, sources=sources)
         # gradient norms (optimizer/clip_grads.py:136)
         yield Communicator(group="distributed_optimizer", place=world)
         # losses, also of a rank alone (fusions/fused_cross_entropy.py:94)
@@ -118,7 +126,7 @@ class Speakers:
         # (pipeline_parallel/p2p_communication.py:257)
         yield Communicator(group="pp", place=groups["pp"], peers=neighbours)
         # logs (swift/megatron/utils/parallel_utils.py:15)
-        yield Communicator(group="tp_pp", place=self._tp_pp)
+        yield Communicator(group="tp_pp", place=self._with_stages(groups["tp"]))
         if interleaved:
             yield from self._pairs(groups["pp"], "pp", 1 if stages == 2 else 2)
         if self.ties_embeddings and stages > 1 and ends:
@@ -146,6 +154,9 @@ class Speakers:
             yield Communicator(group="ep", place=ep, collective=False, peers=ep.size - 1)
             # gradients and parameters of experts; without EP they are those of dp_cp
             yield Communicator(group="edp", place=groups["edp"])
+        if self.saves and ep.size * groups["pp"].size > 1:  # weights of experts, for their files
+            # (mcore-bridge 1.6.5, bridge/gpt_bridge.py:111)
+            yield Communicator(group="ep_pp", place=self._with_stages(ep))
 
     def _pairs(self, place: GroupPlacement, name: str, peers: int) -> Iterator[Communicator]:
         """Messages without a batch: torch gives each pair of ranks a communicator, of two."""
@@ -156,13 +167,13 @@ class Speakers:
         """So many ranks that follow one another."""
         return place_ranks(self.cluster, self.cluster.num_gpus, size, 1)
 
-    @property
-    def _tp_pp(self) -> GroupPlacement:
-        tp, pp = self.groups["tp"], self.groups["pp"]
+    def _with_stages(self, inner: GroupPlacement) -> GroupPlacement:
+        """The ranks of a group of each stage, of all stages."""
+        pp = self.groups["pp"]
         if pp.size == 1:
-            return tp
-        fewest = tp.ranks_per_island * pp.ranks_per_island
-        return replace(pp, size=tp.size * pp.size, ranks_per_island=fewest)
+            return inner
+        fewest = inner.ranks_per_island * pp.ranks_per_island
+        return replace(pp, size=inner.size * pp.size, ranks_per_island=fewest)
 
 
 def speakers_of(problem: Problem, groups: Mapping[str, GroupPlacement]) -> Speakers:

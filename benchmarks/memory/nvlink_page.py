@@ -37,28 +37,29 @@ takes their sizes from NCCL's source: each of its allocations has at least 2 MiB
 `NCCL_CUMEM_ENABLE`, the default). A communicator of one rank, which speaks with nobody, has 64
 channels of three allocations: 388 MiB. One of two over NVLink has 32, of which 24 are connected to
 a ring by the first collective (484 MiB in all), and all by the first message (580 without a ring).
-NCCL's log of a run under EP2 had these numbers: five communicators of one rank and seven of two, of
-which one sent messages only, and one was made by saving.
+NCCL's log of another run under EP2, which saved, had these numbers, and one more of two.
 
-The {kernels:.0f} MiB are the one number that was fitted, to the ranks marked * (every other grid of the
-list; their median is {half:.0f} MiB): NCCL's kernels and the local memory that they need. **On the grids
-that are not marked, all that is beside reserved is predicted within {held_out:.1%}**, on those that are
-within {fitted:.1%}. It is no clean test: all of them had been seen when the sizes were looked for. What
-is left has a pattern: 60 MiB less where nothing sends messages, 130 less on the first of two
-stages, which has no kernels of a loss.
+The {kernels:.0f} MiB are the one number that was fitted, to the grids marked * (every other one of
+the list): the most that they have left ({half:.0f} MiB), rounded up. It is NCCL's kernels and their
+local memory. **On the grids that are not marked, all that is beside reserved is predicted within
+{held_out:.1%}**, on those that are within {fitted:.1%}. It is no clean test: all of them had been
+seen when the sizes were looked for. What is left has a pattern: 60 MiB less where nothing sends
+messages, 130 less on the first of two stages, which has no kernels of a loss.
 """
 
 BEFORE = """
 **What was not understood before were communicators of one rank.** A process alone speaks in eight
-groups: {ones}. Two ranks of one GPU that took each other for hosts, below, had five of
-one rank, and six or seven over sockets, whose buffers are on the host (16 MiB each on the GPU, read
-off those runs).
+groups: {ones}.
+Two ranks of one GPU that took each other for hosts, above, had five of one rank, and six or seven
+over sockets, whose buffers are on the host (16 MiB each on the GPU, read off those runs).
 
 **Not measured: groups of more than two ranks, and networks.** By the source a further peer costs
 384 MiB more where NVLink joins all of a group that sends messages: the tokens of EP8 in one host
 take 2.8 GiB. Beyond NVLink two channels serve each peer, and buffers are shared. Trees, and NVLink
-SHARP, which was off here, are assumed to take as much again as a ring. Stacks that set
-`NCCL_CUMEM_ENABLE=0` have less.
+SHARP, which was off here, are assumed to take as much again as a ring. Nor was saving, which plans
+count, with two ranks: a communicator of EP and PP, by which experts are gathered (that one more),
+and messages to the first rank from every other one, 320 MiB each over NVLink (that log has the 32
+channels that they were sent by). Stacks that set `NCCL_CUMEM_ENABLE=0` have less.
 """
 
 
@@ -122,7 +123,7 @@ def _table(ranks: list[NvlinkRank]) -> list[str]:
                 _cell(memory.peak_allocated, seen["peak_allocated"]),
                 f"{round(rank.loaded_error, 3) + 0.0:+.1%}",
                 _cell(memory.peak_reserved, seen["peak_reserved"]),
-                _cell(memory.device_used, seen["device_used"]),
+                _cell(memory.peak_reserved + rank.predicted_beside, seen["device_used"]),
                 f"{load[0]:.2f}, {load[1]:.2f}",
             ]
         )
@@ -131,7 +132,9 @@ def _table(ranks: list[NvlinkRank]) -> list[str]:
 
 def _beside_table(ranks: list[NvlinkRank]) -> list[str]:
     """Ranks of a grid and stage have the same, whatever is recomputed: one line for them."""
-    of_a_stage = {(rank.grid, rank.predicted.row.rank * rank.layout.pp // 2): rank for rank in ranks}
+    of_a_stage = {
+        (rank.grid, rank.predicted.row.rank * rank.layout.pp // 2): rank for rank in ranks
+    }
     rows = []
     for (grid, stage), rank in of_a_stage.items():
         names = ("tp", "cp", "pp", "vpp", "ep", "etp")

@@ -7,7 +7,6 @@ GPU is in speaking_groups.jsonl.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 
 from predict import Predicted, predict
@@ -49,9 +48,9 @@ class NvlinkRank:
         return int(self.seen["device_used"]) - int(self.seen["reserved"])
 
     @property
-    def predicted_beside(self) -> int:
-        """The same, predicted."""
-        return CUDA_CONTEXT_BYTES + self.predicted.memory.nccl
+    def predicted_beside(self) -> float:
+        """The same, predicted of a run that has not saved."""
+        return CUDA_CONTEXT_BYTES + KERNELS_BYTES + sum(each.bytes for each in self.communicators)
 
     @property
     def beside_error(self) -> float:
@@ -59,7 +58,7 @@ class NvlinkRank:
         return self.predicted_beside / self.beside - 1
 
     @property
-    def left_bytes(self) -> int:
+    def left_bytes(self) -> float:
         """What is neither the context nor a communicator: what `KERNELS_BYTES` was fitted to."""
         return self.beside - self.predicted_beside + KERNELS_BYTES
 
@@ -135,7 +134,9 @@ def speakers(layout: Layout) -> Speakers:
     )
     cluster = load_topology("h100-8x-ib", 1, layout.world_size)
     groups = place(cluster, grids)
-    return Speakers(cluster=cluster, groups=groups, has_experts=True, ties_embeddings=False)
+    return Speakers(
+        cluster=cluster, groups=groups, has_experts=True, ties_embeddings=False, saves=False
+    )
 
 
 def over_sockets(rank: RealRank) -> int:
@@ -154,5 +155,5 @@ def alone() -> float:
 
 
 def kernels_of_half() -> float:
-    """What `KERNELS_BYTES` is, rounded: the median of the ranks that it was fitted to."""
-    return median(rank.left_bytes for rank in nvlink_ranks() if rank.is_fitted_to)
+    """What `KERNELS_BYTES` is, rounded up: the most of the ranks that it was fitted to."""
+    return max(rank.left_bytes for rank in nvlink_ranks() if rank.is_fitted_to)

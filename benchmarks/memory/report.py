@@ -319,8 +319,8 @@ ONE_PROCESS = """
 One process of `megatron sft` (four layers of the widths of Qwen3-30B-A3B, packs of 2,048 tokens,
 one H100, 2026-11-24), which saved weights without the optimizer, was read by nvidia-smi every
 second: 60.12 GiB at most, in its steps, and 56.5 while it saved; its allocator had reserved 56.16
-at most, as logged after the last step. Saving took no more than a step did there. What saving and loading take of a GPU is
-no term of the model, and was measured in this run only.
+at most, as logged after the last step. Saving took no more than a step did there. What saving and
+loading take of a GPU is no term of the model, and was measured in this run only.
 """
 
 STEP_BY_STEP = """

@@ -209,9 +209,10 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
     yield Assumption(
         id="memory.nccl",
         value=RING_BYTES,
-        unit="bytes of two ranks that speak over NVLink",
-        source="a communicator of NCCL, of which each rank has about ten: those of two ranks and "
-        "of one (0.4 GiB) were measured; of more, or between hosts, assumed from NCCL's source",
+        unit="bytes",
+        source="a communicator of two ranks over NVLink; a rank has about ten of its own groups: "
+        "those of one and two ranks were measured, larger ones and networks follow from NCCL's "
+        "source",
     )
     yield Assumption(
         id="memory.host_process",

@@ -103,38 +103,46 @@ class Speakers:
 
     def stage(self, stage: int, *, interleaved: bool) -> Iterator[Communicator]:
         """All communicators of a rank of a stage, which has several chunks if interleaved."""
+        yield from self.of_a_stage(stage, interleaved=interleaved)
+        yield from self.of_all_stages()
+
+    def of_a_stage(self, stage: int, *, interleaved: bool) -> Iterator[Communicator]:
+        """Those that differ between stages."""
         groups, stages = self.groups, self.groups["pp"].size
         is_last = stage == stages - 1
-        world = self._of(self.cluster.num_gpus)
-        ends = stage == 0 or is_last
-        neighbours = (0 if stages == 1 else 1) if stages < 3 or ends else 2
-        if interleaved and stages > 2:
-            neighbours = 2  # the last hands its chunks to the first
-        messages = 0 if interleaved else neighbours
+        neighbours = min(2, stages - 1)
+        if not interleaved and (stage == 0 or is_last):  # else the last hands on to the first
+            neighbours = min(1, neighbours)
         # barriers, tensors between stages (swift/megatron/init.py:29), and what every rank tells
         # the first one as it saves (dist_checkpointing/strategies/state_dict_saver.py:141)
+        messages = 0 if interleaved else neighbours
+        world = self._of(self.cluster.num_gpus)
         sources = world.size - 1 - messages if self.saves and stage == 0 else 0
         yield Communicator(group="world", place=world, peers=messages, sources=sources)
-        # gradient norms (optimizer/clip_grads.py:136)
-        yield Communicator(group="distributed_optimizer", place=world)
-        # losses, also of a rank alone (fusions/fused_cross_entropy.py:94)
-        if groups["tp"].size > 1 or is_last:
-            yield Communicator(group="tp", place=groups["tp"])
-        # gradients and parameters
-        yield Communicator(group="dp_cp", place=groups["dp_cp"])
         # numbers of tokens (distributed/finalize_model_grads.py:552), and shapes between stages
         # (pipeline_parallel/p2p_communication.py:257)
         yield Communicator(group="pp", place=groups["pp"], peers=neighbours)
+        if interleaved:
+            yield from self._pairs("pp", 1 if stages == 2 else 2)
+        # losses, also of a rank alone (fusions/fused_cross_entropy.py:94)
+        if groups["tp"].size > 1 or is_last:
+            yield Communicator(group="tp", place=groups["tp"])
+        if self.ties_embeddings and stages > 1 and (stage == 0 or is_last):
+            yield Communicator(group="embedding", place=groups["pp"])
+
+    def of_all_stages(self) -> Iterator[Communicator]:
+        """Those that every rank has."""
+        groups = self.groups
+        # gradient norms (optimizer/clip_grads.py:136)
+        yield Communicator(group="distributed_optimizer", place=self._of(self.cluster.num_gpus))
+        # gradients and parameters
+        yield Communicator(group="dp_cp", place=groups["dp_cp"])
         # logs (swift/megatron/utils/parallel_utils.py:15)
         yield Communicator(group="tp_pp", place=self._with_stages(groups["tp"]))
-        if interleaved:
-            yield from self._pairs(groups["pp"], "pp", 1 if stages == 2 else 2)
-        if self.ties_embeddings and stages > 1 and ends:
-            yield Communicator(group="embedding", place=groups["pp"])
         if groups["cp"].size == 2:
             yield Communicator(group="cp", place=groups["cp"], collective=False, peers=1)
         elif groups["cp"].size > 2:  # Transformer Engine sends to the next without a batch
-            yield from self._pairs(groups["cp"], "cp", 1)
+            yield from self._pairs("cp", 1)
         if self.has_experts:
             yield from self._of_experts()
 
@@ -158,10 +166,12 @@ class Speakers:
             # (mcore-bridge 1.6.5, bridge/gpt_bridge.py:111)
             yield Communicator(group="ep_pp", place=self._with_stages(ep))
 
-    def _pairs(self, place: GroupPlacement, name: str, peers: int) -> Iterator[Communicator]:
+    def _pairs(self, group: str, peers: int) -> Iterator[Communicator]:
         """Messages without a batch: torch gives each pair of ranks a communicator, of two."""
-        for _ in range(2):
-            yield Communicator(group=f"{name}_pair", place=place, collective=False, peers=peers / 2)
+        pair = Communicator(
+            group=f"{group}_pair", place=self.groups[group], collective=False, peers=peers / 2
+        )
+        yield from (pair, pair)
 
     def _of(self, size: int) -> GroupPlacement:
         """So many ranks that follow one another."""
@@ -188,10 +198,12 @@ def speakers_of(problem: Problem, groups: Mapping[str, GroupPlacement]) -> Speak
 
 def nccl_bytes(speakers: Speakers, *, interleaved: bool) -> list[float]:
     """Bytes of the device that NCCL takes of a rank, by stage."""
-    kernels = KERNELS_BYTES if speakers.cluster.num_gpus > 1 else 0
+    shared = sum(made.bytes for made in speakers.of_all_stages())
+    shared += KERNELS_BYTES if speakers.cluster.num_gpus > 1 else 0
 
     def of(stage: int) -> float:
-        return kernels + sum(made.bytes for made in speakers.stage(stage, interleaved=interleaved))
+        made = speakers.of_a_stage(stage, interleaved=interleaved)
+        return shared + sum(each.bytes for each in made)
 
     last = speakers.groups["pp"].size - 1
     if last == 0:

@@ -162,8 +162,9 @@ class Speakers:
             yield Communicator(group="ep", place=ep, collective=False, peers=ep.size - 1)
             # gradients and parameters of experts; without EP they are those of dp_cp
             yield Communicator(group="edp", place=groups["edp"])
-        if self.saves and ep.size * groups["pp"].size > 1:  # weights of experts, for their files
-            # (mcore-bridge 1.6.5, bridge/gpt_bridge.py:111)
+        # weights of experts as they are saved in Hugging Face's form (mcore-bridge 1.6.5,
+        # bridge/gpt_bridge.py:111), counted whether they are or not
+        if self.saves and ep.size * groups["pp"].size > 1:
             yield Communicator(group="ep_pp", place=self._with_stages(ep))
 
     def _pairs(self, group: str, peers: int) -> Iterator[Communicator]:

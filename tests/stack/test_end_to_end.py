@@ -192,6 +192,7 @@ def test_ranks_speak_in_the_groups_whose_communicators_are_counted(trained: Trai
     layout = tiny_run(trained.model, trained.model).plan.layout
     counted = replace(speakers(layout), saves=True).stage(0, interleaved=False)
     expected = {made.group: made.place.size for made in counted}
+    del expected["ep_pp"]  # it writes no weights of Hugging Face's form as it saves
     for rank in range(2):
         page = trained.run.parent / f"groups{rank}.json"
         spoken = {group["name"]: group for group in json.loads(page.read_text(encoding="utf-8"))}

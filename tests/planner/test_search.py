@@ -28,7 +28,7 @@ PROBLEMS = {
         "Qwen3-30B-A3B",
         6,
         nodes=2,
-        memory_gib=26,
+        memory_gib=20,
         global_batch_size=4,
         placement=Placement.ANY,
         routing_imbalance=2.0,

@@ -5,9 +5,10 @@ from tables import code, table
 
 from planner import activations, checkpoint_memory, layer_moments, memory, memory_terms
 from planner.activations import SAVED
+from planner.communicators import ALONE_BYTES, KERNELS_BYTES, MESSAGE_BYTES, RING_BYTES
 from planner.memory_terms import TERMS
 from planner.stage_shape import Moment
-from planner.units import GIB
+from planner.units import GIB, MIB
 from planner.verdict import MARGIN_FRACTION
 from planner.workload import ASSUMED_ROUTING_IMBALANCE
 
@@ -48,9 +49,12 @@ What a job dies of is more than that:
   with LoRA), {memory.HOLES_OF_EXPERT_ROWS} times the hidden states that experts get,
   {memory.HOLES_OF_LOGITS} of the logits of the last of several stages, and
   {memory.WAITING_WEIGHT_GRADIENTS} of a layer's weight gradients where they are not fused;
-- `device_used` adds {memory.CUDA_CONTEXT_BYTES / GIB:.2f} GiB for the CUDA context and
-  {memory.ASSUMED_NCCL_BYTES / GIB:.1f} GiB for NCCL and what else only real training has (assumed:
-  measured on two ranks over sockets only; a process alone had 3.1).
+- `device_used` adds {memory.CUDA_CONTEXT_BYTES / GIB:.2f} GiB for the CUDA context and `nccl`:
+  {KERNELS_BYTES / MIB:.0f} MiB, and a communicator of NCCL for each process group that the rank
+  speaks in. One of a single rank has {ALONE_BYTES / MIB:.0f} MiB, one of two ranks over NVLink
+  {RING_BYTES / MIB:.0f}. Messages over NVLink take {MESSAGE_BYTES / MIB:.0f} for every peer: EP8 in
+  one host {7 * MESSAGE_BYTES / GIB:.1f} GiB. The first rank gets some from all others as it saves.
+  Groups of more than two ranks and networks follow from NCCL's source, and were not measured.
 
 `peak_allocated` is at even routing; the verdict is taken at `--routing-imbalance`, or at
 {ASSUMED_ROUTING_IMBALANCE} without it. A plan `fits` with {MARGIN_FRACTION:.1%} of what it needs to

@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterator
 
 from planner.cluster import Assumption
 from planner.collectives import assumed_family
+from planner.communicators import RING_BYTES
 from planner.efficiency import efficiency_assumptions
 from planner.host_memory import ASSUMED_PROCESS_BYTES
 from planner.memory import (
-    ASSUMED_NCCL_BYTES,
     ASSUMED_RESUMED_STATES,
     CUDA_CONTEXT_BYTES,
     HOLES_OF_EXPERT_ROWS,
@@ -216,9 +216,11 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
     yield from _of_memory(problem)
     yield Assumption(
         id="memory.nccl",
-        value=ASSUMED_NCCL_BYTES,
+        value=RING_BYTES,
         unit="bytes",
-        source="measured on two ranks over sockets only; one alone had 3.1",
+        source="a communicator of two ranks over NVLink; a rank has about ten of its own groups: "
+        "those of one and two ranks were measured, larger ones and networks follow from NCCL's "
+        "source",
     )
     yield Assumption(
         id="memory.host_process",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from planner.communication import Communication
+from planner.communicators import nccl_bytes, speakers_of
 from planner.compute import Compute
 from planner.efficiency import rates
 from planner.grid_time import GridTime
@@ -63,6 +64,7 @@ class Evaluator:
         self._costs: SplitCosts | None = None
         self._splits: dict[tuple[int, int], PipelineSplit | None] = {}
         self._groups: dict[GridSizes, dict[str, GroupPlacement]] = {}
+        self._nccl: dict[tuple[GridSizes, bool], list[float]] = {}
         self._views: dict[PipelineSplit, SplitView] = {}
         self._grids: dict[tuple[object, ...], GridView] = {}
         self._ends: dict[tuple[int, int], tuple[PartSeconds, PartSeconds]] = {}
@@ -127,6 +129,14 @@ class Evaluator:
             grids = Grids(world_size=world, tp=tp, cp=cp, pp=pp, ep=ep, etp=etp)
             self._groups[sizes] = place(self.problem.cluster, grids)
         return self._groups[sizes]
+
+    def nccl_bytes(self, sizes: GridSizes, *, interleaved: bool) -> list[float]:
+        """What NCCL takes of a rank of a grid, by stage; interleaved: stages of several chunks."""
+        key = (sizes, interleaved)
+        if key not in self._nccl:
+            speakers = speakers_of(self.problem, self.groups(sizes))
+            self._nccl[key] = nccl_bytes(speakers, interleaved=interleaved)
+        return self._nccl[key]
 
 
 class GridView:
@@ -322,11 +332,13 @@ class BatchView:
         self._layers, self._schedule = batch.layers, schedule
         self.num_microbatches = batch.num_microbatches
         self._in_flight = schedule.in_flight
+        grid, chunks = batch.grid, schedule.num_virtual_stages
+        self._nccl = grid.evaluator.nccl_bytes(grid.sizes, interleaved=chunks > 1)
 
     def device_used(self, recompute: Recompute, limit: float = inf) -> float:
         """Device memory of the fullest stage, in bytes: what decides fit. Where that is above a
         limit, of the first stage that is."""
-        batch, most = self._batch, 0.0
+        batch, nccl, most = self._batch, self._nccl, 0.0
         counts, chunks = self._split.counts(recompute), self._schedule.num_virtual_stages
         for stage in self._split.decisive:
             shape = batch.shapes[stage]
@@ -339,16 +351,18 @@ class BatchView:
                 if total > size:
                     fullest, size = moment, total
             reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
-            if reserved > most:
-                most = reserved
-                if device_used(most) > limit:
+            used = device_used(reserved, nccl[stage])
+            if used > most:
+                most = used
+                if most > limit:
                     break
-        return device_used(most)
+        return most
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
         batch, found = self._batch, []
-        cluster, chunks = self._grid.problem.cluster, self._schedule.num_virtual_stages
+        usable = self._grid.problem.cluster.gpu.memory_usable_bytes
+        chunks = self._schedule.num_virtual_stages
         for stage, counts in enumerate(self._split.counts(recompute)):
             shape = decisive = batch.shapes[stage]
             if batch.skewed:
@@ -358,13 +372,7 @@ class BatchView:
                 kept = self._layers.stage(counts, chunks, recompute, imbalanced=imbalanced)
                 _fill(each, kept)
                 _fill_schedule(each, kept, chunks, self._in_flight[stage])
-            found.append(
-                stage_memory(
-                    shape,
-                    decisive,
-                    usable_bytes=cluster.gpu.memory_usable_bytes,
-                )
-            )
+            found.append(stage_memory(shape, decisive, nccl=self._nccl[stage], usable_bytes=usable))
         return found
 
     def parameters(self, stage: int) -> RankParameters:

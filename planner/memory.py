@@ -49,19 +49,14 @@ ASSUMED_RESUMED_STATES = 1.0
 # (2026-11-24); the largest.
 CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 
-# NCCL's buffers and what only real training has: 2.28 GiB a rank of `megatron sft` with EP2 on
-# two ranks that spoke over sockets (2026-11-24, NCCL 2.28.9). Neither NVLink, nor InfiniBand, nor
-# more ranks were measured. A process alone has it too: 3.1 GiB, of what was not read (one run on an
-# H100, benchmarks/convert: 60.12 GiB of the device, 56.16 of them reserved).
-ASSUMED_NCCL_BYTES = int(2.3 * GIB)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
     """Memory of a stage's worst rank, in bytes. `terms` are those alive at `peak_moment`, which in
     a layer is `layer_moment`, an id of planner.layer_moments. `limit_moment` and `limit_terms` are
-    those of the peak at the imbalance at which fit is decided. `loading`, `saving` and `resuming`
-    are the moments of planner.checkpoint_memory; `device_used_resumed` is of steps after it."""
+    those of the peak at the imbalance at which fit is decided. `nccl` are those of its rank's
+    communicators; `loading`, `saving` and `resuming` are the moments of planner.checkpoint_memory,
+    and `device_used_resumed` is of steps after it."""
 
     terms: dict[str, int]
     peak_moment: Moment
@@ -73,6 +68,7 @@ class StageMemory:
     peak_allocated: int
     peak_allocated_at_imbalance: int
     peak_reserved: int
+    nccl: int
     device_used: int
     loading: int
     saving: int
@@ -101,9 +97,10 @@ def reserved_bytes(shape: StageShape, allocated_bytes: float, static_bytes: floa
     return allocated_bytes + holes + WAITING_WEIGHT_GRADIENTS * shape.layer_gradients_bytes
 
 
-def device_used(reserved: float) -> float:
-    """Device memory that a process takes with so many bytes reserved at its peak."""
-    return reserved + CUDA_CONTEXT_BYTES + ASSUMED_NCCL_BYTES
+def device_used(reserved: float, nccl: float) -> float:
+    """Device memory that a process takes with so many bytes reserved at its peak, and those of its
+    communicators."""
+    return reserved + CUDA_CONTEXT_BYTES + nccl
 
 
 def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
@@ -124,7 +121,9 @@ def passes(shape: StageShape, moment: Moment) -> bool:
     return moment is not Moment.EMBEDDING or shape.is_first
 
 
-def stage_memory(shape: StageShape, imbalanced: StageShape, *, usable_bytes: int) -> StageMemory:
+def stage_memory(
+    shape: StageShape, imbalanced: StageShape, *, nccl: float, usable_bytes: int
+) -> StageMemory:
     """Peaks of a stage; `imbalanced` is its shape at the workload's routing imbalance.
 
     Fit is decided on `device_used`: reserved memory at that imbalance, the CUDA context and NCCL.
@@ -155,9 +154,10 @@ def stage_memory(shape: StageShape, imbalanced: StageShape, *, usable_bytes: int
         peak_allocated=peak,
         peak_allocated_at_imbalance=at_imbalance,
         peak_reserved=round(reserved),
-        device_used=round(device_used(reserved)),
+        nccl=round(nccl),
+        device_used=round(device_used(reserved, nccl)),
         **checkpoint_bytes(shape, between),
-        device_used_resumed=round(device_used(reserved + remade)),
+        device_used_resumed=round(device_used(reserved + remade, nccl)),
         usable=usable_bytes,
         limit_moment=(
             imbalanced.layer_moment if limit_moment is Moment.LAYER else limit_moment.value

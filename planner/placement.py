@@ -37,11 +37,13 @@ def place_group(cluster: Cluster, grids: Grids, name: str) -> GroupPlacement:
     The axes of a group follow one another in the order of ranks: together they are one axis.
     """
     stride = grids.axis(GROUP_AXES[name][0])[1]
-    return _place(cluster, grids.world_size, grids.size(name), stride)
+    return place_ranks(cluster, grids.world_size, grids.size(name), stride)
 
 
 @cache
-def _place(cluster: Cluster, world_size: int, size: int, stride: int) -> GroupPlacement:
+def place_ranks(cluster: Cluster, world_size: int, size: int, stride: int) -> GroupPlacement:
+    """The placement of groups of ranks that are so far from one another."""
+
     def lie(block: int) -> "Spread":
         return spread(world_size, size, stride, block)
 

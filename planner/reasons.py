@@ -122,8 +122,8 @@ def _checkpoints(memory: list[StageMemory]) -> list[Reason]:
     if any(stage.device_used > stage.usable for stage in memory):
         return []
     needs = {
-        "reason.cannot_save": [device_used(stage.saving) for stage in memory],
-        "reason.cannot_resume": [device_used(stage.resuming) for stage in memory],
+        "reason.cannot_save": [device_used(stage.saving, stage.nccl) for stage in memory],
+        "reason.cannot_resume": [device_used(stage.resuming, stage.nccl) for stage in memory],
         "reason.may_not_resume": [float(stage.device_used_resumed) for stage in memory],
     }
     found: list[Reason] = []

@@ -78,9 +78,9 @@ to 11.80 on the H200, whose weights were drawn smaller.
 
 Of LoRA of rank 8, started beside the full training and cut by time while it saved, the GPU was off
 by more than 15 %: 14.2 GiB, and 11.7 predicted. torch had reserved 10.2 of them, as predicted; what
-is beside that was 4.0 GiB from the second step to the last, in both trainings, and 0.9 is predicted
-for the CUDA context (1.1 in conversions). Whose it is, is not known: NCCL at a size of 1, or the
-local memory of kernels. Add 3 GiB to what `plan` says of a single GPU.
+is beside that was 4.0 GiB from the second step to the last, in both trainings: 0.9 for the CUDA
+context (1.1 in conversions), and eight communicators of NCCL of one rank, which `plan` has counted
+since (3.9 GiB: ../memory/README.md).
 
 The same two scripts, unchanged, converted a model of these widths there and back on a CPU by the
 real packages (megatron-core 0.16.1): `moe-convert verify` found 1575 of 1575 tensors equal to the

@@ -9,7 +9,6 @@ from design_models import SET_ASIDE_FAMILY
 from error_texts import CLEAN, FIRST_LOT, LOOKED_AT, TEXT
 from predict import Predicted, Result, flags_of, predict, results, rows
 
-from planner.memory import ASSUMED_NCCL_BYTES
 from planner.units import GIB
 
 # A process takes 0.70 to 0.93 GiB of the device beside what it reserved: its CUDA context.
@@ -46,7 +45,7 @@ class MeasuredRank(Predicted):
             "peak_allocated": (peak, result["peak_allocated"]),
             "dynamic": (peak - memory.steady, result["peak_allocated"] - result["steady"]),
             "peak_reserved": (memory.peak_reserved, result["peak_reserved"]),
-            "device_used": (memory.device_used - ASSUMED_NCCL_BYTES, result["device_used"]),
+            "device_used": (memory.device_used - memory.nccl, result["device_used"]),
         }
         if not self.has_device_alone:
             del pairs["device_used"]

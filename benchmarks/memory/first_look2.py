@@ -12,7 +12,6 @@ from typing import Any
 from predict import FOLDER, predict, rows
 
 from measure.verify.row import Row
-from planner.memory import ASSUMED_NCCL_BYTES
 
 PAGE = FOLDER / "first_look2.jsonl"
 
@@ -28,7 +27,7 @@ def sizes(row: Row) -> dict[str, int]:
         "peak_allocated": peak,
         "dynamic": peak - memory.steady,
         "peak_reserved": memory.peak_reserved,
-        "device_used": memory.device_used - ASSUMED_NCCL_BYTES,
+        "device_used": memory.device_used - memory.nccl,
     }
 
 

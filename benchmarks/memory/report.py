@@ -14,12 +14,13 @@ from typing import Any
 import one_rank
 import two_gpus_report
 from design_errors import design_page, first_look2, nine_of_ten
+from nvlink_page import section
+from nvlink_rows import over_sockets
 from peer_errors import peers_table
 from sft_rows import RealRank, real_ranks
 
 from planner.evaluate import Evaluator
 from planner.layout import NO_RECOMPUTE, Layout, Recompute
-from planner.memory import ASSUMED_NCCL_BYTES, CUDA_CONTEXT_BYTES
 from planner.model_files import resolve_model
 from planner.model_spec import GroupedQueryAttention, ModelSpec
 from planner.planning import CONFIDENCE_FILE
@@ -34,7 +35,6 @@ from planner.workload import TunerType, Workload
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "README.md"
 STACK = "gpu-kit-2026-11"
-CONTEXT_AND_NCCL_BYTES = CUDA_CONTEXT_BYTES + ASSUMED_NCCL_BYTES
 
 Row = dict[str, Any]
 
@@ -127,7 +127,7 @@ def rank_of(row: Row, measured: dict[str, float], *, packed: bool = True) -> Ran
         "steady": memory.steady / GIB,
         "peak_allocated": memory.peak_allocated / GIB,
         "peak_reserved": memory.peak_reserved / GIB,
-        "device_used": (memory.device_used - ASSUMED_NCCL_BYTES) / GIB,
+        "device_used": (memory.device_used - memory.nccl) / GIB,
     }
     return Rank(
         tag=row["tag"],
@@ -279,7 +279,7 @@ def _steps() -> list[str]:
             str(len(rank.seen) - 1),
             ", ".join(reserved),
             f"{rank.logged_memory_gib:.2f}",
-            f"{CONTEXT_AND_NCCL_BYTES / GIB:.2f} / {rank.beside_reserved / GIB:.2f}",
+            f"{over_sockets(rank) / GIB:.2f} / {rank.beside_reserved / GIB:.2f}",
             f"{rank.expert_load:.2f}, {rank.most_expert_load:.2f}",
         ]
         lines.append(_line(cells))
@@ -324,13 +324,12 @@ ONE_PROCESS = """
 One process of `megatron sft` (four layers of the widths of Qwen3-30B-A3B, packs of 2,048 tokens,
 one H100, 2026-11-24), which saved weights without the optimizer, was read by nvidia-smi every
 second: 60.12 GiB at most, in its steps, and 56.5 while it saved; its allocator had reserved 56.16
-at most, as logged after the last step. **Beside reserved it took 3.96 GiB, where {context:.2f} are
-predicted**; what it is, with no other rank there, was not read.
-Saving took no more than a step did there, and no more in a run that saved the optimizer's states
-too ([benchmarks/launch](../launch/README.md): 1.43 GiB reserved before and after it). What saving,
-loading and resuming take by the sources is in `plan --json`; `first_look_save.jsonl` has what was
-predicted of runs that are to measure it (its `load_mcore_checkpoint` counts the moments of experts
-alone twice: both optimizers' old moments are held until loading is over).
+at most, as logged after the last step. Saving took no more than a step did there, and no more in a
+run that saved the optimizer's states too ([benchmarks/launch](../launch/README.md): 1.43 GiB
+reserved before and after it). What saving, loading and resuming take by the sources is in `plan
+--json`; `first_look_save.jsonl` has what was predicted of runs that are to measure it (its
+`load_mcore_checkpoint` counts the moments of experts alone twice: both optimizers' old moments are
+held until loading is over).
 """
 
 STEP_BY_STEP = """
@@ -348,7 +347,7 @@ def page(single: list[Rank], real: list[Rank]) -> str:
     lines += [ONE_RANK.format(number=len(single)), *_table(single, list(QUANTITIES))]
     names = ["after_build", "steady", "peak_allocated", "peak_reserved"]
     lines += [REAL_RUNS, *_table(real, names), STEP_BY_STEP, *_steps()]
-    lines += [ONE_PROCESS.format(context=CONTEXT_AND_NCCL_BYTES / GIB), *peers_table()]
+    lines += [ONE_PROCESS, *section(), *peers_table()]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 

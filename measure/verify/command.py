@@ -13,7 +13,6 @@ from measure.verify.row import Row
 from planner.command import write_output
 from planner.dialects import argv, load_dialect, model_hint, translate
 from planner.errors import EnvironmentLacksError, UsageError
-from planner.memory import ASSUMED_NCCL_BYTES
 from planner.plan import StagePlan
 from planner.run import Run, read_run
 from planner.units import GIB
@@ -139,7 +138,7 @@ def compared(stage: StagePlan, result: dict[str, Any]) -> dict[str, Compared]:
     memory, after_build = stage.memory_bytes, result["after_build"]["allocated"]
     measured = {**result, "after_build": after_build}
     predicted = {name: float(memory[name]) for name in MOMENTS}
-    predicted["device_used"] -= ASSUMED_NCCL_BYTES  # no other rank is there
+    predicted["device_used"] -= float(memory.get("nccl", 0))  # no other rank is there
     pairs = {name: (predicted[name], float(measured[name])) for name in MOMENTS}
     pairs["parameters"] = (stage.parameters, result["parameters"])
     pairs["compute_seconds"] = (stage.compute_seconds, result["compute_seconds"])

@@ -349,7 +349,9 @@ def _print_stages(plan: Plan, mtp_num_layers: int, out: Console) -> None:
             gib(memory["device_used"]),
         )
     out.print(table)
+    nccl = max(stage.memory_bytes["nccl"] for stage in plan.stages)
     note = "GiB at the peak; device: with the allocator's reserve, CUDA context and NCCL"
+    note += f" (at most {gib(nccl)})"
     if any(_skewed(stage) for stage in plan.stages):
         note += "; device is at the routing imbalance, the peak and its terms at balance"
     out.print(Text(note))

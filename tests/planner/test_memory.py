@@ -11,7 +11,7 @@ from problems import FULL, Case, cases, problem, splits
 
 from planner.evaluate import Evaluator
 from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit
-from planner.memory import ASSUMED_NCCL_BYTES, CUDA_CONTEXT_BYTES, LEVELS, StageMemory
+from planner.memory import CUDA_CONTEXT_BYTES, LEVELS, StageMemory
 from planner.memory_terms import TERMS
 from planner.stage_shape import Moment
 from planner.workload import TunerType
@@ -68,7 +68,7 @@ def test_answers_do_not_depend_on_what_was_asked_before(case: Case) -> None:
 def test_device_use_is_what_is_reserved_the_context_and_communicators(case: Case) -> None:
     for stage in memory(case):
         assert stage.peak_allocated <= stage.peak_allocated_at_imbalance < stage.peak_reserved
-        beside = CUDA_CONTEXT_BYTES + ASSUMED_NCCL_BYTES
+        beside = CUDA_CONTEXT_BYTES + stage.nccl
         assert isclose(stage.device_used, stage.peak_reserved + beside, abs_tol=1)
 
 

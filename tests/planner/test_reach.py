@@ -115,7 +115,7 @@ def test_a_batch_that_was_not_given_is_a_multiple_of_the_gpus_and_one_that_was_i
     stated = small(
         "Qwen3-30B-A3B",
         4,
-        memory_gib=14,
+        memory_gib=20,
         tuner_type=TunerType.LORA,
         global_batch_size=6,
         micro_batch_size=2,

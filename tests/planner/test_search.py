@@ -22,8 +22,8 @@ from planner.workload import Placement, TunerType
 
 PROBLEMS = {
     "all fits": small("Qwen3-30B-A3B", 4, gpus=4, memory_gib=141, global_batch_size=8),
-    "some fits": small("Qwen3-30B-A3B", 8, memory_gib=30),
-    "two hosts": small("Qwen3-30B-A3B", 6, nodes=2, memory_gib=24, global_batch_size=8),
+    "some fits": small("Qwen3-30B-A3B", 8, memory_gib=36),
+    "two hosts": small("Qwen3-30B-A3B", 6, nodes=2, memory_gib=30, global_batch_size=8),
     "anywhere": small(
         "Qwen3-30B-A3B",
         6,
@@ -33,15 +33,15 @@ PROBLEMS = {
         placement=Placement.ANY,
         routing_imbalance=2.0,
     ),
-    "dense": small("Qwen2.5-7B", 8, memory_gib=16, global_batch_size=12),
-    "LoRA": small("Qwen3-30B-A3B", 8, memory_gib=14, tuner_type=TunerType.LORA),
+    "dense": small("Qwen2.5-7B", 8, memory_gib=22, global_batch_size=12),
+    "LoRA": small("Qwen3-30B-A3B", 8, memory_gib=20, tuner_type=TunerType.LORA),
     "MLA, MTP": small("DeepSeek-V3", 5, memory_gib=130, mtp_num_layers=1, global_batch_size=8),
-    "odd sizes": small("Qwen2.5-7B", 7, gpus=6, memory_gib=18, seq_length=1002),
-    "newer stack": small("Qwen3-30B-A3B", 6, memory_gib=24, stack="gpu-kit-2026-11"),
+    "odd sizes": small("Qwen2.5-7B", 7, gpus=6, memory_gib=24, seq_length=1002),
+    "newer stack": small("Qwen3-30B-A3B", 6, memory_gib=30, stack="gpu-kit-2026-11"),
     "one micro-batch": small(
-        "Qwen3-30B-A3B", 6, memory_gib=24, micro_batch_size=3, global_batch_size=12
+        "Qwen3-30B-A3B", 6, memory_gib=30, micro_batch_size=3, global_batch_size=12
     ),
-    "full recomputation": small("Qwen3-30B-A3B", 6, memory_gib=24, recompute="full"),
+    "full recomputation": small("Qwen3-30B-A3B", 6, memory_gib=30, recompute="full"),
     "nothing fits": small("Qwen3-235B-A22B", 6, memory_gib=10),
 }
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nvlink_rows
 import one_rank
 import pytest
 
+from planner.communicators import KERNELS_BYTES, PAGE_BYTES
 from planner.planning import CONFIDENCE_FILE, confidence
 
 REPORT = Path(__file__).parents[2] / "benchmarks" / "memory" / "report.py"
@@ -26,6 +28,7 @@ def load_report() -> ModuleType:
 report = load_report()
 ONE_RANK = report.one_rank_rows()
 REAL_RUNS = report.real_runs()
+NVLINK = nvlink_rows.nvlink_ranks()
 
 
 def ids(rank: Any) -> str:
@@ -74,11 +77,25 @@ def test_memory_of_real_runs_is_within_a_tenth_and_what_is_reserved_within_6_per
         assert abs(rank.error(quantity)) < 0.10, quantity
 
 
-def test_what_a_process_takes_beside_its_allocator_is_within_a_tenth_of_what_is_assumed() -> None:
-    """CUDA context and NCCL of real runs, over sockets."""
-    beside = [rank.beside_reserved for rank in report.real_ranks()]
+@pytest.mark.parametrize("rank", NVLINK, ids=lambda rank: f"{rank.tag}-{rank.predicted.row.rank}")
+def test_ranks_of_two_gpus_over_nvlink_are_as_predicted(rank: Any) -> None:
+    """With natural routing, packs of natural documents and real NCCL."""
+    assert rank.predicted.parameters.total == rank.seen["parameters"]
+    assert abs(rank.error("peak_allocated")) < 0.01
+    assert abs(rank.error("peak_reserved")) < 0.06
+    assert abs(rank.beside_error) < 0.03
 
-    assert beside == pytest.approx([report.CONTEXT_AND_NCCL_BYTES] * len(beside), rel=0.1)
+
+def test_what_was_fitted_of_nccl_is_the_most_of_half_of_the_layouts() -> None:
+    assert 0 <= KERNELS_BYTES - nvlink_rows.kernels_of_half() < PAGE_BYTES
+
+
+def test_what_nccl_takes_without_nvlink_is_within_a_fiftieth() -> None:
+    """Context and communicators: of two ranks over sockets, and of a process alone."""
+    for rank in report.real_ranks():
+        assert nvlink_rows.over_sockets(rank) == pytest.approx(rank.beside_reserved, rel=0.02)
+    for measured in nvlink_rows.ONE_PROCESS_BYTES.values():
+        assert nvlink_rows.alone() == pytest.approx(measured, rel=0.02)
 
 
 def test_the_page_of_errors_is_up_to_date() -> None:

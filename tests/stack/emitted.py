@@ -33,11 +33,17 @@ def node_environment(megatron_core: str) -> dict[str, str]:
     }
 
 
-def run_script(script: Path, *arguments: str, megatron_core: str = "0.16.1") -> str:
-    """Return what a script printed. Raises AssertionError with it if the script failed."""
+def run_script(
+    script: Path, *arguments: str, megatron_core: str = "0.16.1", groups: Path | None = None
+) -> str:
+    """Return what a script printed. Raises AssertionError with it if the script failed.
+
+    Which process groups its workers speak in is written into the folder `groups`.
+    """
+    recorded = {} if groups is None else {"MOE_PLANNER_RECORD_GROUPS": str(groups)}
     ran = subprocess.run(
         ["bash", str(script), *arguments],
-        env=node_environment(megatron_core),
+        env={**node_environment(megatron_core), **recorded},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

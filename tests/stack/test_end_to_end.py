@@ -1,5 +1,6 @@
 """The emitted scripts, unchanged, on two CPU processes: convert, train two steps, convert back."""
 
+import json
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nvlink_rows import speakers
 
 from launch.run_folder import write_run_folder
 from launch.training_log import read_steps
@@ -30,6 +32,22 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 STEPS = 2
 GIB = 2**30
+
+# Names of `planner.communicators` by those of megatron-core and torch.
+GROUP_NAMES = {
+    "default_pg": "world",
+    "INTRA_DISTRIBUTED_OPTIMIZER_INSTANCE_GROUP": "distributed_optimizer",
+    "TENSOR_MODEL_PARALLEL_GROUP": "tp",
+    "DATA_PARALLEL_GROUP_WITH_CP": "dp_cp",
+    "PIPELINE_MODEL_PARALLEL_GROUP": "pp",
+    "MODEL_PARALLEL_GROUP": "tp_pp",
+    "TENSOR_AND_CONTEXT_PARALLEL_GROUP": "tp_cp",
+    "DATA_PARALLEL_GROUP": "dp",
+    "EXPERT_TENSOR_AND_MODEL_PARALLEL_GROUP": "etp_ep",
+    "EXPERT_MODEL_PARALLEL_GROUP": "ep",
+    "EXPERT_DATA_PARALLEL_GROUP": "edp",
+    "EP-PP-GROUP": "ep_pp",
+}
 
 
 # What a continued pretraining sets: stages of its own for the embedding and the loss, replicated
@@ -103,7 +121,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     run_script(folder / "convert_hf_to_mcore.sh")
     with ThreadPoolExecutor() as pool:  # both only read what was converted
         back = pool.submit(run_script, folder / "convert_mcore_to_hf.sh", "mcore")
-        log = run_script(folder / "train.sh")
+        log = run_script(folder / "train.sh", groups=root)
         back.result()
     run_script(folder / "convert_mcore_to_hf.sh")
     return Trained(model, folder, log)
@@ -167,6 +185,19 @@ def test_pretraining_with_settings_takes_its_steps_and_the_loss_falls(pretrained
     assert "megatron pt train.yaml" in (pretrained.run / "train.yaml").read_text()
     assert len(losses) == STEPS
     assert losses[1] < losses[0]
+
+
+def test_ranks_speak_in_the_groups_whose_communicators_are_counted(trained: Trained) -> None:
+    """By name and size; of EP only messages."""
+    layout = tiny_run(trained.model, trained.model).plan.layout
+    counted = replace(speakers(layout), saves=True).stage(0, interleaved=False)
+    expected = {made.group: made.place.size for made in counted}
+    del expected["ep_pp"]  # it writes no weights of Hugging Face's form as it saves
+    for rank in range(2):
+        page = trained.run.parent / f"groups{rank}.json"
+        spoken = {group["name"]: group for group in json.loads(page.read_text(encoding="utf-8"))}
+        assert {GROUP_NAMES[name]: len(each["ranks"]) for name, each in spoken.items()} == expected
+        assert set(spoken["EXPERT_MODEL_PARALLEL_GROUP"]["calls"]) == {"all_to_all_single"}
 
 
 def test_what_training_changed_is_exported_in_the_models_own_format(trained: Trained) -> None:

@@ -8,6 +8,7 @@ tensor parallelism cannot train so: gloo gathers tensors of equal length only.
 
 import os
 import sys
+from pathlib import Path
 
 
 def _is_worker() -> bool:
@@ -20,6 +21,7 @@ def _is_worker() -> bool:
 def _run_on_cpu() -> None:
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # would look for a C compiler
     import cuda_on_cpu
+    import group_record
     import torch
     import torch.distributed as dist
 
@@ -31,9 +33,14 @@ def _run_on_cpu() -> None:
         init_process_group("gloo", **options)
 
     def new_gloo_group(*args: object, **options: object) -> object:
-        return new_group(*args, **{**options, "backend": "gloo", "pg_options": None})
+        group = new_group(*args, **{**options, "backend": "gloo", "pg_options": None})
+        if options.get("backend") == "gloo":
+            group_record.asked_for_gloo.add(id(group))
+        return group
 
     dist.init_process_group, dist.new_group = init_gloo, new_gloo_group
+    if "MOE_PLANNER_RECORD_GROUPS" in os.environ:
+        group_record.install(Path(os.environ["MOE_PLANNER_RECORD_GROUPS"]))
     cuda_on_cpu.answer_megatron_core()
 
 

@@ -144,11 +144,11 @@ class Communication:
     def _experts(self, shape: LayerShape) -> Dispatch:
         if not shape.is_moe:
             return Dispatch(forward=0.0, backward=0.0)
-        etp = self._groups["etp"].size
+        etp, ranks = self._groups["etp"].size, self._groups["etp_ep"].size
         if self.dispatcher == "alltoall":
-            return alltoall(shape, self.seconds, etp)
+            return alltoall(shape, self.seconds, etp, ranks)
         if self.dispatcher == "allgather":
-            return allgather(shape, self.seconds, etp)
+            return allgather(shape, self.seconds, ranks)
         return flex(self.dispatcher, shape, self._groups["etp_ep"], etp, self._cluster)
 
     def _ring(self, shape: LayerShape) -> float:

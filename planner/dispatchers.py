@@ -69,9 +69,10 @@ class Dispatch:
     backward: float
 
 
-def alltoall(shape: LayerShape, seconds: Seconds, etp: int) -> Dispatch:
+def alltoall(shape: LayerShape, seconds: Seconds, etp: int, ranks: int) -> Dispatch:
     """NCCL's all-to-all there and back, each as slow as the rank that receives most; with ETP the
-    received rows are gathered and reduced.
+    received rows are gathered and reduced. So many ranks, ETP's too, share a layer's experts: the
+    shape may be one of another EP.
 
     Beside them, counts are gathered before the dispatch and probabilities sent with it, and their
     gradients back (megatron-core 0.16.1, megatron/core/transformer/moe/token_dispatcher.py:
@@ -84,15 +85,14 @@ def alltoall(shape: LayerShape, seconds: Seconds, etp: int) -> Dispatch:
     both += seconds("all_gather", rows * row_bytes * etp, "etp")
     both += seconds("reduce_scatter", rows * row_bytes * etp, "etp")
     probabilities = seconds("all_to_all", rows * FP32, "ep")
-    ranks = etp * shape.experts // shape.local_experts
     counts = seconds("all_gather", shape.experts * _COUNT_BYTES * ranks, "etp_ep")
     return Dispatch(forward=both + probabilities + counts, backward=both + probabilities)
 
 
-def allgather(shape: LayerShape, seconds: Seconds, etp: int) -> Dispatch:
-    """All tokens on all ranks, with the map and the probabilities of their routing, and a
+def allgather(shape: LayerShape, seconds: Seconds, ranks: int) -> Dispatch:
+    """All tokens on all of so many ranks, with map and probabilities of their routing, and a
     reduce-scatter back (token_dispatcher.py: MoEAllGatherTokenDispatcher)."""
-    tokens = shape.sharded_tokens * etp * shape.experts // shape.local_experts
+    tokens = shape.sharded_tokens * ranks
     hidden = tokens * shape.hidden * BF16
     there = seconds("all_gather", hidden, "etp_ep")
     back = seconds("reduce_scatter", hidden, "etp_ep")

@@ -277,3 +277,20 @@ def test_a_wanted_recomputation_narrows_the_choices(wanted: str) -> None:
     narrowed = recompute_ladder(problem(recompute=wanted), 48)
 
     assert narrowed == [each for each in every if each.granularity == wanted]
+
+
+@pytest.mark.parametrize("dispatcher", ["alltoall", "allgather"])
+@pytest.mark.parametrize("name", ["anywhere", "MLA, MTP", "LoRA"])
+def test_what_is_said_of_a_layout_does_not_depend_on_those_before_it(
+    name: str, dispatcher: str
+) -> None:
+    """Layouts share what does not differ between them, and nothing else."""
+    stated = PROBLEMS[name]
+    evaluator = Evaluator(stated)
+    ranked = search(evaluator).ranked
+    assert ranked
+    for candidate in ranked:
+        layout = replace(candidate.layout(stated), dispatcher=dispatcher)
+        alone, among = Evaluator(stated).batch(layout), evaluator.batch(layout)
+        assert alone.step_time(layout.recompute) == among.step_time(layout.recompute)
+        assert alone.memory(layout.recompute) == among.memory(layout.recompute)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from predict import Predicted, predict
-from sft_rows import RealRank
 from two_gpus import Entry, listed
 from two_gpus_report import RESULTS
 
@@ -139,9 +138,9 @@ def speakers(layout: Layout) -> Speakers:
     )
 
 
-def over_sockets(rank: RealRank) -> int:
+def over_sockets(layout: Layout) -> int:
     """Predicted bytes beside reserved of one of two ranks that speak over sockets."""
-    made = speakers(rank.predicted.layout).stage(0, interleaved=False)
+    made = speakers(layout).stage(0, interleaved=False)
     sizes = [each.bytes if each.place.size == 1 else SOCKETS_BYTES for each in made]
     return round(CUDA_CONTEXT_BYTES + KERNELS_BYTES + sum(sizes))
 

@@ -103,7 +103,7 @@ def test_device_use_after_resuming_is_that_of_the_run_that_was_measured() -> Non
         for name in ("steps", "steps_resumed")
     )
     stage = predicted()
-    beside = device_used(0)
+    beside = device_used(0, stage.nccl)
 
     assert isclose(stage.peak_reserved / GIB, before[7], rel_tol=0.06)
     assert isclose((stage.device_used_resumed - beside) / GIB, after[7], rel_tol=0.06)

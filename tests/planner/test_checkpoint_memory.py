@@ -12,14 +12,19 @@ from problems import Case, cases, problem
 
 from planner.assumptions import assumptions
 from planner.evaluate import Evaluator
+from planner.host_memory import host_memory_bytes
+from planner.layer_shape import BF16
 from planner.layout import Layout, Recompute
 from planner.memory import StageMemory, device_used
 from planner.model_config import model_spec_from_config
+from planner.parameters import rank_parameters
 from planner.problem import Problem
 from planner.reasons import reasons
+from planner.saving import checkpoint_bytes
 from planner.split import even_split
 from planner.topology_files import load_topology
 from planner.units import GIB
+from planner.workload import TunerType
 
 RUN = Path(__file__).parents[2] / "benchmarks" / "launch" / "two_nodes_two_h200.jsonl"
 # The model of that run: `Sizes` in what it says of itself.
@@ -142,3 +147,16 @@ def predicted() -> StageMemory:
     layout = Layout(world_size=2, ep=2, global_batch_size=16, recompute=Recompute(), split=split)
     (stage,) = Evaluator(case).batch(layout).memory(layout.recompute)
     return stage
+
+
+def test_a_host_that_saves_adapters_copies_no_base_model() -> None:
+    """As many as a checkpoint has: of LoRA the base model stays where it is."""
+    case = problem(gpus=8, tuner_type=TunerType.LORA)
+    layout = layout_of(case, ep=8)
+    ranks = [rank_parameters(case.model, layout, case.workload, 0)]
+    host = host_memory_bytes(case, layout, ranks)
+
+    copied = host["saving"] - host["training"]
+    assert copied < 8 * BF16 * (ranks[0].total - ranks[0].trainable)
+    # every rank has the adapters of all that is not an expert, with moments of its share
+    assert checkpoint_bytes(case) < copied < 3 * checkpoint_bytes(case)

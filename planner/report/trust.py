@@ -54,9 +54,10 @@ def unmeasured(problem: Problem, layout: Layout) -> list[str]:
 def odds(problem: Problem, plan: Plan) -> str:
     """The odds that a plan fits, and what they leave out."""
     assert plan.odds_of_fitting is not None
-    percents = min(99, max(1, round(100 * plan.odds_of_fitting)))
+    rounded = round(100 * plan.odds_of_fitting)
+    chances = min(99, rounded) if rounded else "less than 1"
     left_out = ", ".join([*unmeasured(problem, plan.layout), *NEVER_MEASURED])
-    return f"{percents} in 100 that it fits, if errors are as measured; not measured: {left_out}"
+    return f"{chances} in 100 that it fits, if errors are as measured; not measured: {left_out}"
 
 
 def trust(problem: Problem, plan: Plan) -> str:

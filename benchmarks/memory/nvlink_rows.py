@@ -134,7 +134,7 @@ def speakers(layout: Layout) -> Speakers:
     cluster = load_topology("h100-8x-ib", 1, layout.world_size)
     groups = place(cluster, grids)
     return Speakers(
-        cluster=cluster, groups=groups, has_experts=True, ties_embeddings=False, saves=False
+        cluster=cluster, groups=groups, has_experts=True, copies_embedding=False, saves=False
     )
 
 

@@ -30,7 +30,7 @@ MEASURED_UP_TO = {
 
 def unmeasured(problem: Problem, layout: Layout) -> list[str]:
     """What of a plan lies outside the ranks that memory was compared with."""
-    found, workload, stack = [], problem.workload, problem.stack
+    found, workload = [], problem.workload
     if problem.model.model_type not in MEASURED_TYPES:
         found.append(problem.model.model_type)
     for name, most in MEASURED_UP_TO.items():
@@ -43,16 +43,22 @@ def unmeasured(problem: Problem, layout: Layout) -> list[str]:
     if workload.routing_imbalance > MEASURED_IMBALANCE:
         found.append(f"experts at {workload.routing_imbalance:g} times the mean")
     found += [name for name in problem.settings.given if name in MODELLED]
-    if problem.cluster.nvlink_domain_size > LARGEST_USUAL_DOMAIN:
-        found.append(f"NCCL in an NVLink domain of {problem.cluster.nvlink_domain_size} GPUs")
+    return found + _unmeasured_machines(problem)
+
+
+def _unmeasured_machines(problem: Problem) -> list[str]:
+    """What of the software and the GPUs lies outside of them."""
+    found, stack, cluster = [], problem.stack, problem.cluster
     if (stack.megatron_core, stack.transformer_engine) != MEASURED_STACK:
         found.append(f"megatron-core {stack.megatron_core}")
     if stack.apex:
         found.append("apex")
     if stack.attention_backend == "flash":
         found.append("flash-attn")
-    if not problem.cluster.gpu.name.startswith(("H100", "H200")):
-        found.append(problem.cluster.gpu.name)
+    if not cluster.gpu.name.startswith(("H100", "H200")):
+        found.append(cluster.gpu.name)
+    if cluster.nvlink_domain_size > LARGEST_USUAL_DOMAIN:
+        found.append(f"NCCL in an NVLink domain of {cluster.nvlink_domain_size} GPUs")
     return found
 
 

@@ -95,7 +95,10 @@ these: a plan says where saving or resuming needs more than a GPU has, and train
 once more. That was measured in one run only, whose two steps that were done again had 0.36 and 0.37
 GiB more reserved, with moments of 0.43, and is not explained: by the sources nothing holds them
 then (`tests/stack/test_resuming.py` reads a checkpoint on the CPU). Without optimizer states in
-checkpoints (`no_save_optim`) nothing is made twice, and nothing can go on.
+checkpoints (`no_save_optim`) nothing is made twice, and nothing can go on. Nor is it where they are
+not read (`no_load_optim`): such a run goes on with new moments, and with the learning rate of a
+first step, as ms-swift reads its schedule with them (4.6.0,
+swift/megatron/utils/megatron_lm_utils.py:580).
 
 {{checkpoints}}
 """

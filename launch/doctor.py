@@ -151,6 +151,11 @@ def _resume(patient: Patient) -> Iterator[Row]:
         found = "checkpoints leave out the optimizer's states: a start cannot go on from them"
         level = FAIL if restarts else WARN
         yield Row(level, "resume", found, "--set no_save_optim=false, or dlc.max_restarts: 0")
+    elif patient.args.get("no_load_optim"):
+        found = (
+            "after a restart the optimizer's states and the learning rate are those of a first step"
+        )
+        yield Row(WARN, "resume", found, "--set no_load_optim=false")
     elif patient.args.get("streaming"):
         found = "streaming cannot skip data: after a restart training sees the first packs again"
         yield Row(WARN, "resume", found, "--set streaming=false")

@@ -164,7 +164,7 @@ def _of_memory(problem: Problem) -> Iterator[Assumption]:
         unit="bytes",
         source="the most of 18 measured ranks",
     )
-    if not problem.recipe.no_save_optim:
+    if problem.reads_optimizer:
         yield Assumption(
             id="memory.resumed",
             value=ASSUMED_RESUMED_STATES,

@@ -32,12 +32,12 @@ class CheckpointMoment:
 
 
 def remade_bytes(shape: StageShape) -> float:
-    """States that loading a checkpoint makes once more; 0 where none are saved."""
-    return shape.shard_elements * shape.states.remade if shape.saves_optimizer else 0.0
+    """States that loading a checkpoint makes once more; 0 where none are read."""
+    return shape.shard_elements * shape.states.remade if shape.reads_optimizer else 0.0
 
 
 def _moments(shape: StageShape) -> float:
-    return shape.shard_elements * shape.states.moments if shape.saves_optimizer else 0.0
+    return shape.shard_elements * shape.states.moments if shape.reads_optimizer else 0.0
 
 
 CHECKPOINT_MOMENTS: tuple[CheckpointMoment, ...] = (

@@ -1,7 +1,8 @@
 """What NCCL takes of a GPU: the communicators that a rank of a layout makes, and bytes of each.
 
 A process group gets a communicator at its first collective, one of a single rank too. Which groups
-speak was recorded from the real packages on CPUs (tests/stack/test_communicators.py). What each
+speak was recorded from the real packages on CPUs, with Qwen3-MoE (tests/stack/test_end_to_end.py,
+benchmarks/memory/speaking_groups.jsonl); what other models add was read in megatron-core. What each
 takes follows from the source of NCCL 2.28.9, and was found to be so of two ranks over NVLink:
 benchmarks/memory/README.md. Sources are ms-swift 4.6.0, megatron-core 0.18.1, NCCL 2.28.9.
 """
@@ -98,7 +99,8 @@ class Speakers:
     cluster: Cluster
     groups: Mapping[str, GroupPlacement]
     has_experts: bool
-    ties_embeddings: bool
+    copies_embedding: bool  # the last stage has it too
+    biases_experts: bool = False  # routers have a bias that follows the load of experts
     saves: bool = True
 
     def stage(self, stage: int, *, interleaved: bool) -> Iterator[Communicator]:
@@ -127,7 +129,8 @@ class Speakers:
         # losses, also of a rank alone (fusions/fused_cross_entropy.py:94)
         if groups["tp"].size > 1 or is_last:
             yield Communicator(group="tp", place=groups["tp"])
-        if self.ties_embeddings and stages > 1 and (stage == 0 or is_last):
+        # made alike as they are built (models/common/language_module/language_module.py)
+        if self.copies_embedding and stages > 1 and (stage == 0 or is_last):
             yield Communicator(group="embedding", place=groups["pp"])
 
     def of_all_stages(self) -> Iterator[Communicator]:
@@ -152,6 +155,11 @@ class Speakers:
         tp_cp = self._of(groups["tp"].size * groups["cp"].size)
         yield Communicator(group="tp_cp", place=tp_cp)
         yield Communicator(group="dp", place=groups["dp"])
+        # loads of experts, by which biases are updated, of LoRA too
+        # (distributed/finalize_model_grads.py: _update_router_expert_bias)
+        if self.biases_experts:
+            whole_stage = self._of(self.cluster.num_gpus // groups["pp"].size)
+            yield Communicator(group="tp_dp_cp", place=whole_stage)
         # numbers of tokens, and the tokens (transformer/moe/token_dispatcher.py)
         if groups["etp_ep"].size > 1:
             yield Communicator(group="etp_ep", place=groups["etp_ep"])
@@ -189,11 +197,13 @@ class Speakers:
 
 def speakers_of(problem: Problem, groups: Mapping[str, GroupPlacement]) -> Speakers:
     """Those of a grid of a problem."""
+    model = problem.model
     return Speakers(
         cluster=problem.cluster,
         groups=groups,
-        has_experts=problem.model.is_moe,
-        ties_embeddings=problem.model.tie_word_embeddings,
+        has_experts=model.is_moe,
+        copies_embedding=model.tie_word_embeddings or problem.workload.mtp_num_layers > 0,
+        biases_experts=model.moe is not None and model.moe.router_expert_bias,
     )
 
 

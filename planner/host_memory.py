@@ -13,6 +13,7 @@ from planner.precision import ASSUMED_PINNED_ROUNDING, state_bytes
 from planner.problem import Problem, Sizes, as_layout
 from planner.stage_shape import expert_shards
 from planner.units import GIB
+from planner.workload import TunerType
 
 # A training process with torch, Transformer Engine, its data workers and those that compile
 # kernels: 3.6 GiB of one alone, 4.0 of each of two beside each other (a control group's anonymous
@@ -25,8 +26,9 @@ def host_memory_bytes(
 ) -> dict[str, int]:
     """Bytes a node by moment.
 
-    Loading stages the rank's bf16 weights once on the host; saving stages weights and, unless they
-    are not saved, the rank's shard of the optimizer's fp32 states (megatron-core 0.18.1,
+    Loading stages the rank's bf16 weights once on the host; saving stages weights, of LoRA the
+    adapters (see `planner.saving`), and, unless they are not saved, the rank's shard of the
+    optimizer's fp32 states (megatron-core 0.18.1,
     dist_checkpointing/strategies/filesystem_async.py:243: a pinned copy before writing, whose
     tensors torch rounds up to powers of two). An offloaded optimizer is there from the first step
     on. Not in it: 4 GiB that a start with an empty kernel cache had pinned besides, and the next
@@ -40,7 +42,9 @@ def host_memory_bytes(
     shard = largest.trainable_dense / (layout.dp * layout.cp if sharded else 1)
     shard += largest.trainable_expert / (expert_shards(problem, layout) if sharded else 1)
     states = state_bytes(settings)
-    saved = weights + (0 if problem.recipe.no_save_optim else states.saved * shard)
+    lora = problem.workload.tuner_type is TunerType.LORA
+    written = max(stage.trainable for stage in stages) * BF16 if lora else weights
+    saved = written + (0 if problem.recipe.no_save_optim else states.saved * shard)
     loading, training = ASSUMED_PROCESS_BYTES, ASSUMED_PROCESS_BYTES + states.host * shard
     return {
         "loading": gpus_per_node * (loading + weights),

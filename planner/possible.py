@@ -28,7 +28,7 @@ def possible_elsewhere(evaluator: Evaluator, layout: Layout, seconds: float) -> 
         if faster < (1 - ASSUMED_TIE_FRACTION) * seconds:  # below, the search tells nothing apart
             values = {
                 "what": option.what,
-                "seconds": round(faster, 3),
+                "seconds": float(f"{faster:.3g}"),
                 "percent": round(100 * (1 - faster / seconds)),
                 "flag": option.flag,
             }

@@ -22,6 +22,11 @@ class Problem:
     recipe: Recipe
     settings: Settings = AS_PLANNED
 
+    @property
+    def reads_optimizer(self) -> bool:
+        """Whether a run that goes on from a checkpoint reads the optimizer's states from it."""
+        return not (self.recipe.no_save_optim or self.settings.given.get("no_load_optim"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:

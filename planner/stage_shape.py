@@ -41,7 +41,7 @@ class StageShape:
     weight_copy_bytes: float  # of quantized copies of the weights
     dummy_gradient_bytes: float  # with fused gradients: one of each shape of weight
     exported_bytes: float  # of a layer's experts: the first weights, in one piece, while it saves
-    saves_optimizer: bool  # checkpoints have the optimizer's states
+    reads_optimizer: bool  # from a checkpoint that a run goes on from
     dense_shards: int  # ranks that share the optimizer states of dense parameters: dp*cp
     expert_shards: int  # of routed experts: edp
     hidden: int
@@ -144,7 +144,7 @@ def stage_shape(problem: Problem, layout: Layout, stage: int, states: StateBytes
         weight_copy_bytes=linear * copies,
         dummy_gradient_bytes=_dummy_gradient_bytes(problem, layout, stage),
         exported_bytes=_exported_bytes(problem, layout) if parameters.expert else 0.0,
-        saves_optimizer=not problem.recipe.no_save_optim,
+        reads_optimizer=problem.reads_optimizer,
         dense_shards=layout.dp * layout.cp if sharded else 1,
         expert_shards=expert_shards(problem, layout) if sharded else 1,
         hidden=model.hidden_size,

@@ -1,12 +1,14 @@
 """Writes README.md beside it: what conversions took, and what was predicted.
 
-python benchmarks/convert/report.py
+PYTHONPATH=benchmarks/memory python benchmarks/convert/report.py
 """
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from nvlink_rows import over_sockets
 
 from convert.resources import Term
 from convert.ways import RECIPES, conversion_plan
@@ -186,6 +188,8 @@ def later_training(run: Run) -> Prediction:
     fullest = max((stage.memory_bytes for stage in plan.stages), key=lambda m: m["device_used"])
     host = max(plan.host_memory_bytes.values())
     gpu, torch = fullest["device_used"], fullest["peak_reserved"]
+    if run.plan.layout.world_size > 1:  # on one card: NCCL took the ranks for two hosts
+        gpu = torch + over_sockets(run.plan.layout)
     return Prediction(gpu=gpu, host=host, seconds=None, torch=torch)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from predict import Predicted, predict
-from sft_rows import RealRank
 from two_gpus import Entry, listed
 from two_gpus_report import RESULTS
 
@@ -135,13 +134,13 @@ def speakers(layout: Layout) -> Speakers:
     cluster = load_topology("h100-8x-ib", 1, layout.world_size)
     groups = place(cluster, grids)
     return Speakers(
-        cluster=cluster, groups=groups, has_experts=True, ties_embeddings=False, saves=False
+        cluster=cluster, groups=groups, has_experts=True, copies_embedding=False, saves=False
     )
 
 
-def over_sockets(rank: RealRank) -> int:
+def over_sockets(layout: Layout) -> int:
     """Predicted bytes beside reserved of one of two ranks that speak over sockets."""
-    made = speakers(rank.predicted.layout).stage(0, interleaved=False)
+    made = speakers(layout).stage(0, interleaved=False)
     sizes = [each.bytes if each.place.size == 1 else SOCKETS_BYTES for each in made]
     return round(CUDA_CONTEXT_BYTES + KERNELS_BYTES + sum(sizes))
 

@@ -279,7 +279,7 @@ def _steps() -> list[str]:
             str(len(rank.seen) - 1),
             ", ".join(reserved),
             f"{rank.logged_memory_gib:.2f}",
-            f"{over_sockets(rank) / GIB:.2f} / {rank.beside_reserved / GIB:.2f}",
+            f"{over_sockets(rank.predicted.layout) / GIB:.2f} / {rank.beside_reserved / GIB:.2f}",
             f"{rank.expert_load:.2f}, {rank.most_expert_load:.2f}",
         ]
         lines.append(_line(cells))

@@ -68,7 +68,8 @@ MESSAGES: dict[str, Message] = {
     ),
     "watch.memory": Message(
         "{used:.1f} GiB are reserved, the plan had {planned:.1f} (more than {band:.1f} % over)",
-        "look at the load of the experts; leave more room: --recompute full, or a larger pp",
+        "look at the load of the experts; after a restart as much as the optimizer's moments may "
+        "be reserved besides; leave more room: --recompute full, or a larger pp",
     ),
     "watch.slow": Message(
         "a step takes {seconds:.3g} s, the plan had {planned:.3g}",

@@ -37,14 +37,15 @@ MESSAGES: dict[str, Message] = {
     "reason.cannot_resume": Message(
         "it trains, but an interrupted run cannot go on: reading a checkpoint takes {needed_gib} "
         "GiB on stage {stage} where a GPU has {usable_gib}, as the optimizer's moments are made "
-        "twice: choose a plan that takes {less_gib} GiB less then, or go on without them, by --set "
-        "no_load_optim=true"
+        "twice: choose a plan that takes {less_gib} GiB less then, or go on without them and with "
+        "the learning rate from its beginning, by --set no_load_optim=true"
     ),
     "reason.may_not_resume": Message(
-        "an interrupted run may not be able to go on: the one run that was measured reserved as "
-        "much more after resuming as the optimizer's moments take, by which stage {stage} takes "
-        "{needed_gib} GiB where a GPU has {usable_gib}; try it, or choose a plan that takes "
-        "{less_gib} GiB less, or go on without the moments, by --set no_load_optim=true"
+        "an interrupted run may not be able to go on: the one run that was measured, a small one, "
+        "reserved nearly as much more after resuming as the optimizer's moments take, which is not "
+        "explained; with all of them stage {stage} takes {needed_gib} GiB where a GPU has "
+        "{usable_gib}: try it, or choose a plan that takes {less_gib} GiB less, or go on without "
+        "them and with the learning rate from its beginning, by --set no_load_optim=true"
     ),
     "reason.possible_elsewhere": Message(
         "possible with {what} ({flag}), which this stack lacks: {seconds} s a step, "

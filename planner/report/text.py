@@ -274,7 +274,7 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
     if plan.saving:
         pairs.append(("", _saving(plan)))
     pairs.append(("host", _host(problem, plan)))
-    pairs.append(("memory", _checkpoints(plan)))
+    pairs.append(("memory", _checkpoints(problem, plan)))
     _print_pairs(out, pairs)
     out.print()
     _print_stages(plan, problem.workload.mtp_num_layers, out)
@@ -294,13 +294,19 @@ def _host(problem: Problem, plan: Plan) -> str:
     return f"{', '.join(parts)} of {has} GiB a node, roughly"
 
 
-def _checkpoints(plan: Plan) -> str:
+def _checkpoints(problem: Problem, plan: Plan) -> str:
     """What loading, saving and resuming take of the fullest GPU, beside its allocator."""
     most = {
         name: max(stage.memory_bytes[name] for stage in plan.stages)
         for name in ("loading", "saving", "resuming", "device_used_resumed")
     }
     *allocated, resumed = map(gib, most.values())
+    if problem.recipe.no_save_optim:
+        loading, saving, _ = allocated
+        return (
+            f"loading {loading}, saving {saving} GiB allocated of a GPU; an interrupted run cannot "
+            "go on, as its checkpoints leave out the optimizer's states (no_save_optim)"
+        )
     return (
         "loading {}, saving {}, resuming {} GiB allocated of a GPU; ".format(*allocated)
         + f"steps after resuming take {resumed} GiB of it"

@@ -14,6 +14,9 @@ MEASURED_TYPES = ("qwen3_moe", "deepseek_v3", "qwen2_moe", "qwen2", "llama", "gl
 MEASURED_PACK_TOKENS = 32768
 MEASURED_IMBALANCE = 2.0
 MEASURED_STACK = ("0.18.1", "2.12.0")  # megatron-core and Transformer Engine
+# GPUs of a host with NVSwitches. In larger domains NCCL's memory for messages, which grows with the
+# peers of a rank, is a guess that nothing was held against.
+LARGEST_USUAL_DOMAIN = 8
 MEASURED_UP_TO = {
     "tp": 4,
     "pp": 8,
@@ -27,7 +30,7 @@ MEASURED_UP_TO = {
 
 def unmeasured(problem: Problem, layout: Layout) -> list[str]:
     """What of a plan lies outside the ranks that memory was compared with."""
-    found, workload, stack = [], problem.workload, problem.stack
+    found, workload = [], problem.workload
     if problem.model.model_type not in MEASURED_TYPES:
         found.append(problem.model.model_type)
     for name, most in MEASURED_UP_TO.items():
@@ -40,23 +43,32 @@ def unmeasured(problem: Problem, layout: Layout) -> list[str]:
     if workload.routing_imbalance > MEASURED_IMBALANCE:
         found.append(f"experts at {workload.routing_imbalance:g} times the mean")
     found += [name for name in problem.settings.given if name in MODELLED]
+    return found + _unmeasured_machines(problem)
+
+
+def _unmeasured_machines(problem: Problem) -> list[str]:
+    """What of the software and the GPUs lies outside of them."""
+    found, stack, cluster = [], problem.stack, problem.cluster
     if (stack.megatron_core, stack.transformer_engine) != MEASURED_STACK:
         found.append(f"megatron-core {stack.megatron_core}")
     if stack.apex:
         found.append("apex")
     if stack.attention_backend == "flash":
         found.append("flash-attn")
-    if not problem.cluster.gpu.name.startswith(("H100", "H200")):
-        found.append(problem.cluster.gpu.name)
+    if not cluster.gpu.name.startswith(("H100", "H200")):
+        found.append(cluster.gpu.name)
+    if cluster.nvlink_domain_size > LARGEST_USUAL_DOMAIN:
+        found.append(f"NCCL in an NVLink domain of {cluster.nvlink_domain_size} GPUs")
     return found
 
 
 def odds(problem: Problem, plan: Plan) -> str:
     """The odds that a plan fits, and what they leave out."""
     assert plan.odds_of_fitting is not None
-    percents = min(99, max(1, round(100 * plan.odds_of_fitting)))
+    rounded = round(100 * plan.odds_of_fitting)
+    chances = min(99, rounded) if rounded else "less than 1"
     left_out = ", ".join([*unmeasured(problem, plan.layout), *NEVER_MEASURED])
-    return f"{percents} in 100 that it fits, if errors are as measured; not measured: {left_out}"
+    return f"{chances} in 100 that it fits, if errors are as measured; not measured: {left_out}"
 
 
 def trust(problem: Problem, plan: Plan) -> str:

@@ -291,7 +291,7 @@ def test_nothing_fits_is_a_proof_with_ways_out(folder: Path) -> None:
 
 def test_every_way_out_works() -> None:
     lora = ("--gpus", "16", "--nodes", "2", "--model", "Qwen3-235B-A22B", "--tuner-type", "lora")
-    more = ("--gpus", "56", "--nodes", "7", "--global-batch-size", "56")
+    more = ("--gpus", "64", "--nodes", "8", "--global-batch-size", "64")
     ran = plan("--gpus", "16", "--nodes", "2", "--model", "Qwen3-235B-A22B")
     assert "--tuner-type lora" in ran.err and " ".join(more) in ran.err
     assert plan(*lora).status == 0

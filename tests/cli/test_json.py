@@ -302,5 +302,6 @@ def test_confidence_names_everything_that_is_predicted(name: str) -> None:
     parts = {key: found[key] for key in (*top, "samples_per_second", "model_tflops_per_gpu")}
     confidence = plan("check", *CHECKS[name], "--json").answer["plan"]["confidence"]
     assert list(confidence) == list(dict.fromkeys(predicted(parts)))
-    assert confidence["step_seconds.total"] is None
+    assert confidence["saving.seconds"] is None
+    assert confidence["step_seconds.total"]["grade"] == "calibrated"
     assert confidence["stages.parameters"]["grade"] == "measured"

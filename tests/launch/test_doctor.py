@@ -108,6 +108,12 @@ TROUBLES: dict[str, tuple[Run, str, str, str]] = {
         "FAIL",
         "leave out the optimizer's states",
     ),
+    "states that are not read": (
+        with_args(RUN, no_load_optim=True),
+        "resume",
+        "warn",
+        "the learning rate are those of a first step",
+    ),
     "streaming": (with_args(RUN, streaming=True), "resume", "warn", "cannot skip data"),
     "hours between checkpoints": (
         replace(RUN, plan=replace(RUN.plan, step_seconds={"total": 60.0})),

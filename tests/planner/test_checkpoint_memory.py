@@ -10,15 +10,21 @@ import pytest
 from hypothesis import given
 from problems import Case, cases, problem
 
+from planner.assumptions import assumptions
 from planner.evaluate import Evaluator
+from planner.host_memory import host_memory_bytes
+from planner.layer_shape import BF16
 from planner.layout import Layout, Recompute
 from planner.memory import StageMemory, device_used
 from planner.model_config import model_spec_from_config
+from planner.parameters import rank_parameters
 from planner.problem import Problem
 from planner.reasons import reasons
+from planner.saving import checkpoint_bytes
 from planner.split import even_split
 from planner.topology_files import load_topology
 from planner.units import GIB
+from planner.workload import TunerType
 
 RUN = Path(__file__).parents[2] / "benchmarks" / "launch" / "two_nodes_two_h200.jsonl"
 # The model of that run: `Sizes` in what it says of itself.
@@ -50,12 +56,15 @@ def test_loading_is_least_and_what_is_made_again_comes_on_top(case: Case) -> Non
         assert stage.device_used < stage.device_used_resumed
 
 
-def test_checkpoints_without_states_make_nothing_again() -> None:
-    case = replace(problem(), recipe=replace(problem().recipe, no_save_optim=True))
+@pytest.mark.parametrize("setting", ["no_save_optim=true", "no_load_optim=true"])
+def test_checkpoints_without_states_make_nothing_again(setting: str) -> None:
+    """Neither where they are not saved nor where they are not read, which a plan advises."""
+    case = problem(settings=(setting,))
     layout = layout_of(case, ep=8)
     for stage in Evaluator(case).batch(layout).memory(layout.recompute):
         assert stage.resuming == stage.after_build
         assert stage.device_used == stage.device_used_resumed
+    assert "memory.resumed" not in {each.id for each in assumptions(case, ())}
 
 
 def layout_of(case: Problem, ep: int) -> Layout:
@@ -95,6 +104,18 @@ def test_a_plan_says_what_does_not_fit_where_training_does(
     assert all("a plan" in each.message for each in said if each.id == found)
 
 
+def test_what_a_checkpoint_cannot_be_read_into_is_certain() -> None:
+    """Most communicators are made in the first step, after it was read."""
+    case = problem()
+    layout = layout_of(case, ep=8)
+    (first, *_) = Evaluator(case).batch(layout).memory(layout.recompute)
+    stage = replace(first, resuming=first.usable - first.nccl // 2, device_used=1, saving=1)
+
+    said = [each.id for each in reasons(case, layout, [replace(stage, device_used_resumed=1)])]
+    assert first.nccl > 4 * GIB
+    assert "reason.cannot_resume" not in said
+
+
 def test_device_use_after_resuming_is_that_of_the_run_that_was_measured() -> None:
     """Reserved before, and in the steps that were done again: `memory(GiB)` of a real run."""
     run = json.loads(RUN.read_text(encoding="utf-8").splitlines()[0])
@@ -103,7 +124,7 @@ def test_device_use_after_resuming_is_that_of_the_run_that_was_measured() -> Non
         for name in ("steps", "steps_resumed")
     )
     stage = predicted()
-    beside = device_used(0)
+    beside = device_used(0, stage.nccl)
 
     assert isclose(stage.peak_reserved / GIB, before[7], rel_tol=0.06)
     assert isclose((stage.device_used_resumed - beside) / GIB, after[7], rel_tol=0.06)
@@ -126,3 +147,16 @@ def predicted() -> StageMemory:
     layout = Layout(world_size=2, ep=2, global_batch_size=16, recompute=Recompute(), split=split)
     (stage,) = Evaluator(case).batch(layout).memory(layout.recompute)
     return stage
+
+
+def test_a_host_that_saves_adapters_copies_no_base_model() -> None:
+    """As many as a checkpoint has: of LoRA the base model stays where it is."""
+    case = problem(gpus=8, tuner_type=TunerType.LORA)
+    layout = layout_of(case, ep=8)
+    ranks = [rank_parameters(case.model, layout, case.workload, 0)]
+    host = host_memory_bytes(case, layout, ranks)
+
+    copied = host["saving"] - host["training"]
+    assert copied < 8 * BF16 * (ranks[0].total - ranks[0].trainable)
+    # every rank has the adapters of all that is not an expert, with moments of its share
+    assert checkpoint_bytes(case) < copied < 3 * checkpoint_bytes(case)

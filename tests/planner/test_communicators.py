@@ -9,7 +9,7 @@ from typing import Any
 import nvlink_rows
 import pytest
 from hypothesis import given
-from problems import Case, cases
+from problems import Case, cases, problem
 
 from planner.communicators import RING_BYTES, Communicator, Speakers, nccl_bytes, speakers_of
 from planner.grids import Grids
@@ -61,7 +61,7 @@ def test_the_groups_that_are_counted_are_those_that_spoke(run: dict[str, Any]) -
 def speakers(nodes: int, gpus: int, **sizes: int) -> Speakers:
     cluster = load_topology("h100-8x-ib", nodes, gpus)
     groups = place(cluster, Grids(world_size=nodes * gpus, **sizes))
-    return Speakers(cluster=cluster, groups=groups, has_experts=True, ties_embeddings=False)
+    return Speakers(cluster=cluster, groups=groups, has_experts=True, copies_embedding=False)
 
 
 def of_group(found: Speakers, name: str, stage: int = 0) -> Communicator:
@@ -91,6 +91,29 @@ def test_the_first_rank_hears_of_all_others_when_they_save() -> None:
 
     assert (first.sources, last.sources) == (6, 0)  # one of the seven is a peer already
     assert first.bytes - last.bytes == 6 * 32 * 10 * MIB
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "mtp", "found"),
+    [
+        ("Qwen3-30B-A3B", 2, 0, set()),
+        ("DeepSeek-V3", 1, 0, {"tp_dp_cp"}),
+        ("GLM-4.5-Air", 2, 0, {"tp_dp_cp"}),
+        ("DeepSeek-V3", 2, 1, {"tp_dp_cp", "embedding"}),
+        ("DeepSeek-V3", 1, 1, {"tp_dp_cp"}),
+        ("Qwen2.5-3B", 2, 0, {"embedding"}),
+    ],
+)
+def test_some_models_speak_in_more_groups(
+    name: str, stages: int, mtp: int, found: set[str]
+) -> None:
+    """Biases of experts follow loads of all ranks of a stage; a second embedding the first."""
+    case = problem(name, gpus=8, mtp_num_layers=mtp)
+    groups = place(case.cluster, Grids(world_size=8, pp=stages, tp=2))
+    made = {each.group: each for each in speakers_of(case, groups).stage(0, interleaved=False)}
+
+    assert made.keys() & {"tp_dp_cp", "embedding"} == found
+    assert "tp_dp_cp" not in found or made["tp_dp_cp"].place.size == 8 // stages
 
 
 @given(cases())

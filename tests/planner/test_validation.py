@@ -93,7 +93,9 @@ def test_what_was_fitted_of_nccl_is_the_most_of_half_of_the_layouts() -> None:
 def test_what_nccl_takes_without_nvlink_is_within_a_fiftieth() -> None:
     """Context and communicators: of two ranks over sockets, and of a process alone."""
     for rank in report.real_ranks():
-        assert nvlink_rows.over_sockets(rank) == pytest.approx(rank.beside_reserved, rel=0.02)
+        assert nvlink_rows.over_sockets(rank.predicted.layout) == pytest.approx(
+            rank.beside_reserved, rel=0.02
+        )
     for measured in nvlink_rows.ONE_PROCESS_BYTES.values():
         assert nvlink_rows.alone() == pytest.approx(measured, rel=0.02)
 
@@ -120,12 +122,12 @@ def test_the_confidence_of_plans_is_what_the_rows_say() -> None:
 def test_every_confidence_has_a_grade_an_error_and_its_rows() -> None:
     found = confidence()
 
-    assert found["step_seconds.total"] is None
+    assert found["tokens_per_second_per_gpu"] is None
     for path, each in found.items():
         if each is not None:
             grade = "measured" if path == "stages.parameters" else "calibrated"
             assert each["grade"] == grade, path
-            assert 0 <= each["relative_error_p90"] < 0.25 and each["rows"] >= 17, path
+            assert 0 <= each["relative_error_p90"] < 0.25 and each["rows"] >= 16, path
 
 
 def test_the_error_that_nine_of_ten_stay_within() -> None:

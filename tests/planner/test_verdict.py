@@ -3,10 +3,14 @@
 import math
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from predict import design, flags_of, model_of, results
+from problems import problem
 
+from planner.layout import Layout, PipelineSplit
+from planner.plan import Plan
 from planner.planning import confidence
 from planner.report.trust import (
     MEASURED_IMBALANCE,
@@ -14,6 +18,7 @@ from planner.report.trust import (
     MEASURED_STACK,
     MEASURED_TYPES,
     MEASURED_UP_TO,
+    odds,
 )
 from planner.verdict import MARGIN_FRACTION, Verdict, odds_of_fitting, verdict
 
@@ -65,3 +70,13 @@ def test_what_counts_as_measured_is_what_the_design_has() -> None:
     versions = next(iter(results("design_h100.jsonl").values()))["versions"]
     assert (versions["megatron-core"], versions["transformer-engine"]) == MEASURED_STACK
     assert {model_of(row).model_type for row in rows} == set(MEASURED_TYPES)
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [(0.0, "less than 1 in 100"), (0.004, "less than 1"), (0.006, "1 in"), (1.0, "99 in 100")],
+)
+def test_what_is_sure_is_said_to_be_nearly_so(probability: float, said: str) -> None:
+    layout = Layout(world_size=1, split=PipelineSplit((((0, 48),),)))
+    plan = Plan(layout=layout, args={}, odds_of_fitting=probability)
+    assert odds(problem(gpus=1), plan).startswith(said)

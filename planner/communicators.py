@@ -1,10 +1,11 @@
 """What NCCL takes of a GPU: the communicators that a rank of a layout makes, and bytes of each.
 
 A process group gets a communicator at its first collective, one of a single rank too. Which groups
-speak was recorded from the real packages on CPUs, with Qwen3-MoE (tests/stack/test_end_to_end.py,
-benchmarks/memory/speaking_groups.jsonl); what other models add was read in megatron-core. What each
-takes follows from the source of NCCL 2.28.9, and was found to be so of two ranks over NVLink:
-benchmarks/memory/README.md. Sources are ms-swift 4.6.0, megatron-core 0.18.1, NCCL 2.28.9.
+speak was recorded from the real packages on CPUs, with Qwen3-MoE and once with GLM-4.5
+(tests/stack/test_end_to_end.py, benchmarks/memory/speaking_groups.jsonl); what MTP adds was read in
+megatron-core. What each takes follows from the source of NCCL 2.28.9, and was found to be so of two
+ranks over NVLink: benchmarks/memory/README.md. Sources are ms-swift 4.6.0, megatron-core 0.18.1,
+NCCL 2.28.9.
 """
 
 from collections.abc import Iterator, Mapping

@@ -271,6 +271,23 @@ def test_a_submitter_that_is_killed_between_two_hosts_leaves_one_run(cluster: Cl
     assert cluster.left() == []
 
 
+def test_a_start_that_comes_after_the_stop_starts_nothing(cluster: Cluster) -> None:
+    """As from a submitter that was killed while it waited for a slow host."""
+    script = ["bash", str(cluster.run / "on_host.sh")]
+    for action, status in (("stop", 0), ("start", 1)):
+        ran = subprocess.run(
+            [*script, action, "late", "1"],
+            env=cluster.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == status
+    assert "late was stopped before node 1 started" in ran.stderr
+    assert cluster.left() == []
+    assert not list(cluster.run.glob("launch/late/*.alive"))
+
+
 FULL_DISK = """\
 mount -t tmpfs -o size=600k tmpfs "$RUN" 2>/dev/null || exit 77
 cp -r "$FILES/." "$RUN"

@@ -122,6 +122,8 @@ state() { # state: one line
 case "$action" in
 start)
   mkdir -p -- "$folder"
+  # a submission that was cut off can come to a slow host after the next one has stopped it
+  [[ ! -e "$folder/stop" ]] || { echo "${0##*/}: $id was stopped before node $node started" >&2; exit 1; }
   reserve
   setsid --fork bash "./${0##*/}" watch "$id" "$node" </dev/null >/dev/null 2>&1
   for ((waited = 0; waited < 100; waited++)); do

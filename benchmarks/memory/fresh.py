@@ -8,7 +8,7 @@ of settings that those do not. They are short to measure, by a count of layers a
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,15 +65,22 @@ def settings(lot: random.Random) -> Iterator[tuple[str, Setting]]:
     yield from (("glm4_moe", replace(HOT_GLM, expert_load=load)) for load in LOADS)
 
 
-def rows() -> list[Row]:
-    """The fresh rows in the order in which they are measured: by lot."""
-    lot = random.Random(SEED)
-    chosen = [
-        replace(row_of(family, setting), id=f"{family}-f{place:02}", set_aside=True)
-        for place, (family, setting) in enumerate(settings(lot))
+def rows_by_lot(
+    chosen: Iterable[tuple[str, Setting]], letter: str, lot: random.Random
+) -> list[Row]:
+    """Rows of settings, numbered as they were chosen, in the order in which they are measured."""
+    found = [
+        replace(row_of(family, setting), id=f"{family}-{letter}{place:02}", set_aside=True)
+        for place, (family, setting) in enumerate(chosen)
     ]
-    lot.shuffle(chosen)
-    return chosen
+    lot.shuffle(found)
+    return found
+
+
+def rows() -> list[Row]:
+    """The fresh rows."""
+    lot = random.Random(SEED)
+    return rows_by_lot(settings(lot), "f", lot)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import design
 import fresh
-from design import Setting, row_of
+from design import Setting
 from design_models import FAMILIES
 
 from measure.verify.row import Row
@@ -65,14 +65,9 @@ def settings(lot: random.Random) -> Iterator[tuple[str, Setting]]:
 
 
 def rows() -> list[Row]:
-    """The rows in the order in which they are measured: by lot."""
+    """The rows in the order in which they are measured."""
     lot = random.Random(SEED)
-    chosen = [
-        replace(row_of(family, setting), id=f"{family}-g{place:02}", set_aside=True)
-        for place, (family, setting) in enumerate(settings(lot))
-    ]
-    lot.shuffle(chosen)
-    return chosen
+    return fresh.rows_by_lot(settings(lot), "g", lot)
 
 
 def main() -> None:

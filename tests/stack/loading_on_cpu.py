@@ -23,19 +23,19 @@ cuda_on_cpu.install("cpu")
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/join", rank=0, world_size=1)
 cuda_on_cpu.answer_megatron_core()
 
-import megatron.core.optimizer as optimizers  # noqa: E402
-from megatron.core import dist_checkpointing, parallel_state  # noqa: E402
-from megatron.core.dist_checkpointing import ShardedTensor  # noqa: E402
-from megatron.core.dist_checkpointing.strategies.torch import (  # noqa: E402
+import megatron.core.optimizer as optimizers  # noqa: E402  # after cuda_on_cpu
+from megatron.core import dist_checkpointing, parallel_state  # noqa: E402  # after cuda_on_cpu
+from megatron.core.dist_checkpointing import ShardedTensor  # noqa: E402  # after cuda_on_cpu
+from megatron.core.dist_checkpointing.strategies.torch import (  # noqa: E402  # after cuda_on_cpu
     TorchDistLoadShardedStrategy,
     TorchDistSaveShardedStrategy,
 )
-from megatron.core.distributed import (  # noqa: E402
+from megatron.core.distributed import (  # noqa: E402  # after cuda_on_cpu
     DistributedDataParallel,
     DistributedDataParallelConfig,
 )
-from megatron.core.optimizer import distrib_optimizer  # noqa: E402
-from megatron.core.transformer import TransformerConfig  # noqa: E402
+from megatron.core.optimizer import distrib_optimizer  # noqa: E402  # after cuda_on_cpu
+from megatron.core.transformer import TransformerConfig  # noqa: E402  # after cuda_on_cpu
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -59,7 +59,7 @@ class Adam(torch.optim.Optimizer):
                 self.state[params[number]][name] = made.copy_(state.float())
 
 
-optimizers.Adam = distrib_optimizer.Adam = Adam  # type: ignore[attr-defined]
+optimizers.Adam = distrib_optimizer.Adam = Adam  # type: ignore[attr-defined]  # in its place
 optimizers.USING_PYTORCH_OPTIMIZER = False
 distrib_optimizer.HAVE_APEX_OR_TE = True
 

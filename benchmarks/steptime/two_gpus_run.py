@@ -75,7 +75,7 @@ class Started:
 
 def start(number: int, entry: Entry, *, port: int, models: Path, work: Path) -> Started:
     """Start the ranks of an entry, as torchrun would."""
-    folder = work / entry.row.id
+    folder = work / f"{entry.row.id}-{number}"  # the next round may have begun
     shutil.rmtree(folder, ignore_errors=True)
     write_model(entry.row, models, folder / "model")
     words = command(entry.row, folder, dataset=work / "train.jsonl", **OF_A_TEST)[2:]

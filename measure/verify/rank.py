@@ -137,20 +137,22 @@ def _step(trainer: Any, data: Any) -> Result:
 
 def _timed(step: Callable[[], Any]) -> dict[str, Any]:
     """Seconds of warm steps, what they took of the allocator, the GPU's clocks under load, and how
-    fast the host was before and after."""
-    before, seconds = HostSpeed().look(), []
+    fast the host was before each of them and after the last."""
+    host, seconds = HostSpeed(), []
     readings.start()
+    looks = [host.look()]
     for _ in range(TIMED_STEPS):
         started = time.perf_counter()
         step()
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
+        looks.append(host.look())
     timed = readings.read()
     return {
         "step_seconds": seconds,
         "compute_seconds": statistics.median(seconds),
         "timed_steps": timed,
-        "host_speed": [before, HostSpeed().look()],
+        "host_speed": looks,
         "gpu_under_load": machine.gpu_while(step),
     }
 

@@ -100,6 +100,12 @@ def fresh2() -> tuple[MeasuredRank, ...]:
 
 
 @cache
+def first_look_fused() -> tuple[MeasuredRank, ...]:
+    """Ranks with fused weight gradients as they were predicted before any was measured."""
+    return _as_said(_ranks("fused", "h200"), "first_look2.jsonl")
+
+
+@cache
 def first_look() -> tuple[MeasuredRank, ...]:
     """Every fresh rank of the first lot as it was predicted first, and measured."""
     return _as_said(fresh(), "first_look.jsonl")
@@ -125,6 +131,7 @@ GROUPS: tuple[Group, ...] = (
     ("second lot, of families fitted to", first_look2, lambda rank: not _is_apart(rank)),
     ("second lot, a family of its own (GLM-4.5-Air)", first_look2, _is_apart),
     ("second lot, hot experts, 1.5 and 2.0 times the mean", first_look2, _is_hot),
+    ("fused weight gradients", first_look_fused, lambda rank: True),
     ("first lot, all", first_look, lambda rank: True),
     ("first lot, of families fitted to", first_look, lambda rank: not _is_apart(rank)),
     ("first lot, a family of its own (GLM-4.5-Air)", first_look, _is_apart),
@@ -192,6 +199,7 @@ def design_page() -> list[str]:
     lines += [CLEAN.format(**numbers), FIRST_LOT, LOOKED_AT.format(id="`glm4_moe-58`")]
     tables = {
         "Fresh ranks of the second lot, as predicted first": second,
+        "Ranks with fused weight gradients, as predicted first": first_look_fused(),
         "Fresh ranks of the first lot, as predicted first": first_look(),
         "Ranks set aside, which were looked at": [rank for rank in ranks() if rank.row.set_aside],
         "Ranks that were fitted to": [rank for rank in ranks() if not rank.row.set_aside],

@@ -298,6 +298,10 @@ def _of_a_model(model: str, rows: Sequence[Compared]) -> Iterator[str]:
     missing -= {row.id for row in rows}
     if missing:
         yield f"{len(missing)} layouts of the list were not run, and are in no pair.\n\n"
+    for run in measured_runs():
+        if "note" in run and run["id"] in {row.id for row in rows}:
+            seconds = median(run["seconds"][COLD_STEPS - 1 :])
+            yield f"Of one run of {run['id']}, {seconds:.3f} s, which counts: {run['note']}.\n\n"
     yield "| layout | predicted, s | measured, s | error | runs |\n"
     yield "| --- | ---: | ---: | ---: | ---: |\n"
     for row in sorted(rows, key=lambda row: row.measured):

@@ -351,6 +351,8 @@ class Compute:
         """Adam on `elements` fp32 states: reads and writes weights and moments, reads gradients."""
         return elements * (6 * FP32 + FP32 + BF16) / self._rates.memory
 
-    def gradient_housekeeping(self, trainable: int) -> float:
-        """Zeroing the gradient buffer, scaling it by the number of tokens, and its norm."""
-        return trainable * 4 * FP32 / self._rates.memory
+    def housekeeping(self, trainable: int) -> float:
+        """What a step takes beside its passes, exchanges and Adam: zeroing the gradient buffer,
+        scaling it by the number of tokens, its norm, and the host, for which the GPU waits."""
+        host = MILLI * self._rates.launch * self._host.step
+        return host + trainable * 4 * FP32 / self._rates.memory

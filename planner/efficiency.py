@@ -108,6 +108,7 @@ class Host(StrictModel):
     adapter: Launch
     expert_adapter: Launch
     head: Launch
+    step: float
     batch: Launch
     again: Again
 

@@ -195,7 +195,7 @@ class GridView:
             reduce_gradients=reduce,
             gather_parameters=gather,
             optimizer=optimizer,
-            other=compute.gradient_housekeeping(parameters.trainable),
+            other=compute.housekeeping(parameters.trainable),
             buckets=gradient_buckets(parameters, self.groups["dp_cp"].size),
         )
 

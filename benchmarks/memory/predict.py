@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from measure.verify.row import Row, read_rows
+from planner.cluster import Cluster
 from planner.communication import Communication
 from planner.efficiency import rates
 from planner.evaluate import Evaluator
@@ -77,8 +78,14 @@ def model_of(row: Row) -> ModelSpec:
     return replace(model, num_layers=layers, moe_layers=model.moe_layers[:layers])
 
 
-def predict(row: Row, result: Result) -> Predicted:
-    """The prediction for a row at the load that its experts got."""
+def predict(
+    row: Row, result: Result, *, topology: str = "h100-8x-ib", launch: float = 1.0
+) -> Predicted:
+    """The prediction for a row at the load that its experts got.
+
+    Memory is the same on all GPUs. `launch` is how long the host takes to launch, over the one that
+    was measured: of one host.
+    """
     flags = flags_of(row)
     model = model_of(row)
     sizes = {
@@ -119,11 +126,10 @@ def predict(row: Row, result: Result) -> Predicted:
         overlap_param_gather=flags["overlap_param_gather"] == "true",
         cross_entropy_loss_fusion=flags["cross_entropy_loss_fusion"] == "true",
     )
+    nodes, gpus = max(1, row.world_size // GPUS_PER_NODE), min(GPUS_PER_NODE, row.world_size)
     problem = Problem(
         model=model,
-        cluster=load_topology(
-            "h100-8x-ib", max(1, row.world_size // GPUS_PER_NODE), min(8, row.world_size)
-        ),
+        cluster=_with_host(load_topology(topology, nodes, gpus), launch),
         workload=workload,
         stack=replace(load_stack(STACK), apex=flags["gradient_accumulation_fusion"] == "true"),
         recipe=recipe,
@@ -140,6 +146,10 @@ def predict(row: Row, result: Result) -> Predicted:
         copied_seconds=_copied_seconds(evaluator, layout, stage),
         result=result,
     )
+
+
+def _with_host(cluster: Cluster, launch: float) -> Cluster:
+    return replace(cluster, calibration=replace(cluster.calibration, launch=launch))
 
 
 def _copied_seconds(evaluator: Evaluator, layout: Layout, stage: int) -> float:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nvlink_page
 import one_rank
+import save_page
 import two_gpus_report
 from design_errors import design_page, first_look2, nine_of_ten
-from nvlink_page import section
 from nvlink_rows import over_sockets
 from peer_errors import peers_table
 from sft_rows import RealRank, real_ranks
@@ -230,7 +231,7 @@ def confidence() -> str:
         "# before anybody had looked at them; the README.md there has each, and the script beside",
         "# it wrote this. Calibrated: terms and constants were read off other ranks of the same",
         "# stack. device_used is without NCCL, which these ranks did not run, and of those with a",
-        "# device of their own. Compute seconds are of the ranks of fresh.jsonl, in",
+        "# device of their own. Compute seconds are of ranks on an H200 that were not fitted to, in",
         "# benchmarks/steptime/ONE_RANK.md; those of whole steps of real runs on two GPUs, in",
         "# benchmarks/steptime/TWO_GPUS.md.",
         "measured:",
@@ -241,7 +242,7 @@ def confidence() -> str:
     for name, quantity in QUANTITIES.items():
         errors = [abs(each.error(name)) for each in clean if name in each.pairs]
         entries.append((quantity.path, "calibrated", nine_of_ten(errors), len(errors)))
-    times = [abs(rank.error) for rank in one_rank.fresh_ranks()]
+    times = [abs(rank.error) for rank in one_rank.h200_ranks(second_lot=True)]
     entries.append(("stages.compute_seconds", "calibrated", nine_of_ten(times), len(times)))
     steps = [abs(each.predicted / each.measured - 1) for each in two_gpus_report.every_layout()]
     entries.append(("step_seconds.total", "calibrated", nine_of_ten(steps), len(steps)))
@@ -347,7 +348,7 @@ def page(single: list[Rank], real: list[Rank]) -> str:
     lines += [ONE_RANK.format(number=len(single)), *_table(single, list(QUANTITIES))]
     names = ["after_build", "steady", "peak_allocated", "peak_reserved"]
     lines += [REAL_RUNS, *_table(real, names), STEP_BY_STEP, *_steps()]
-    lines += [ONE_PROCESS, *section(), *peers_table()]
+    lines += [ONE_PROCESS, *save_page.section(), *nvlink_page.section(), *peers_table()]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 

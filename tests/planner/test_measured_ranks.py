@@ -7,6 +7,7 @@ import design_errors
 import fresh
 import fresh2
 import pytest
+import save_page
 from design_errors import first_look, first_look2
 from design_errors import fresh as predicted_now
 from predict import results, rows
@@ -36,7 +37,7 @@ def test_ranks_of_the_second_lot_were_chosen_and_predicted_and_parameters_are_ex
     ids = {row.id for row in rows("fresh2.jsonl")}
 
     assert results("fresh2_h200.jsonl").keys() <= ids <= results("first_look2.jsonl").keys()
-    assert len(first_look2()) == len(results("fresh2_h200.jsonl")) == 24
+    assert len(first_look2()) == len(results("fresh2_h200.jsonl")) == 28
     for rank in first_look2():
         assert rank.parameters.total == rank.result["parameters"], rank.row.id
 
@@ -45,7 +46,7 @@ def test_device_use_counts_where_no_other_process_had_memory_of_the_device() -> 
     """Those that were measured first had company; the allocator's readings count of all."""
     measured = [rank.has_device_alone for rank in measured_in_order()]
 
-    assert measured == [False] * 5 + [True] * 19
+    assert measured == [False] * 5 + [True] * 23
     for rank in first_look2():
         assert ("device_used" in rank.pairs) == rank.has_device_alone
         assert {"steady", "peak_allocated", "peak_reserved"} <= rank.pairs.keys()
@@ -80,3 +81,22 @@ def test_allocated_peaks_of_fresh_ranks_stay_as_near_as_they_were_found() -> Non
     ]
 
     assert worse == []
+
+
+def test_fused_gradients_were_predicted_first_and_stay_within_one_percent() -> None:
+    fused = design_errors.first_look_fused()
+
+    assert len(fused) == len(results("fused_h200.jsonl")) == len(rows("fused.jsonl"))
+    for rank in fused:
+        assert rank.result["fused_gradients"]
+        assert rank.parameters.total == rank.result["parameters"]
+        assert abs(rank.error("peak_allocated")) < 0.01
+        assert abs(rank.error("steady")) < 0.01
+
+
+def test_loading_and_saving_take_what_was_predicted() -> None:
+    pairs = list(save_page.pairs())
+
+    assert len(pairs) == 8
+    for *_, predicted, measured in pairs:
+        assert abs(predicted / measured - 1) < 0.01

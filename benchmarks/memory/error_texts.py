@@ -63,8 +63,9 @@ GLM-4.5-Air alone has nine of ten of seven or of five ranks, which is the worst 
 
 **Fused weight gradients.** `fused.jsonl` has four rows of the design with them; a stand-in for
 apex's kernel accumulates (`measure/verify/fused_gradients.py`). They were predicted before they
-were measured: allocated peak within 0.2 %, between steps 0.5 %, with up to 1.33 GiB of empty gradients
-that Transformer Engine keeps for each shape of a fused weight; reserved memory within 6.0 %.
+were measured: allocated peak within 0.2 %, between steps 0.5 %, with up to 1.33 GiB of empty
+gradients that Transformer Engine keeps for each shape of a fused weight; reserved memory within
+6.0 %.
 
 **Not measured:** traces of the largest tensors of the first lot's two worst ranks; runs that resume
 (`first_look_save.jsonl` has what is predicted of them).

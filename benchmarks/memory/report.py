@@ -231,8 +231,8 @@ def confidence() -> str:
         "# before anybody had looked at them; the README.md there has each, and the script beside",
         "# it wrote this. Calibrated: terms and constants were read off other ranks of the same",
         "# stack. device_used is without NCCL, which these ranks did not run, and of those with a",
-        "# device of their own. Compute seconds are of ranks on an H200 that were not fitted to, in",
-        "# benchmarks/steptime/ONE_RANK.md; those of whole steps of real runs on two GPUs, in",
+        "# device of their own. Compute seconds are of ranks on an H200 that were not fitted to:",
+        "# benchmarks/steptime/ONE_RANK.md; those of whole steps are of real runs on two GPUs:",
         "# benchmarks/steptime/TWO_GPUS.md.",
         "measured:",
     ]

@@ -32,20 +32,41 @@ def is_test(facts: Facts) -> bool:
 
 def out_because(facts: Facts) -> str | None:
     """The first reason for which a run is not compared; None: it is."""
+    reasons = (_of_another_kind, _unplanned_model, _unstated, _unplanned)
+    return next(filter(None, (reason(facts) for reason in reasons)), None)
+
+
+def is_refused(facts: Facts) -> bool:
+    """Whether a run would be admitted, did the planner plan its model and its layout."""
+    refusal = _unplanned_model(facts) or _unplanned(facts)
+    return refusal is not None and not _of_another_kind(facts) and not _unstated(facts)
+
+
+def _of_another_kind(facts: Facts) -> str | None:
     if facts["id"] in FILTER["rows_out"]:
         return str(FILTER["rows_out"][facts["id"]])
     if any(word in facts["framework"] for word in FILTER["other_frameworks"]):
         return "the framework is not Megatron-Core"
     if facts.get("billions", FILTER["smallest_billions"]) < FILTER["smallest_billions"]:
         return f"fewer than {FILTER['smallest_billions']} billion parameters"
+    return None
+
+
+def _unplanned_model(facts: Facts) -> str | None:
     for reason, names in FILTER["not_planned"].items():
         if str(facts["model"]).startswith(tuple(names)):
             return f"the planner does not plan the model: {reason}"
+    return None
+
+
+def _unstated(facts: Facts) -> str | None:
     if has_eight_bits(facts):
         return "8-bit formats, whose kernels are not timed"
     missing = _missing(facts)
-    if missing:
-        return f"not stated: {', '.join(missing)}"
+    return f"not stated: {', '.join(missing)}" if missing else None
+
+
+def _unplanned(facts: Facts) -> str | None:
     if facts.get("fsdp"):
         return "the planner does not plan the layout: fully sharded data parallelism"
     if planned_as(facts) is None and not is_test(facts):

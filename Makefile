@@ -120,6 +120,16 @@ golden: $(VENV)/test ## write the expected outputs again; review the difference
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
 	$(BIN)/python docs/generate.py
 
+# What the benchmarks' pages say follows from what was measured and from what is predicted now. The
+# README's figures come last, and the factors that are fitted to published runs before all of it.
+PAGES := steptime/published_fit steptime/published steptime/one_rank steptime/two_gpus_report \
+  memory/report memory/golden convert/report trust
+
+.PHONY: pages
+pages: $(VENV)/test ## write the pages of the benchmarks again; takes some minutes
+	for page in $(PAGES); do echo "$$page"; \
+	  PYTHONPATH=.:benchmarks/memory:benchmarks/steptime $(BIN)/python -P "benchmarks/$$page.py"; done
+
 .PHONY: lint
 lint: $(VENV)/test ## ruff, and the format
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Writes README.md beside it: what conversions took, and what was predicted.
 
-PYTHONPATH=benchmarks/memory python benchmarks/convert/report.py
+make pages
 """
 
 import json

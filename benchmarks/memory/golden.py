@@ -1,6 +1,6 @@
 """Compares what the planner predicts of Megatron-LM's published runs with their golden values.
 
-    python benchmarks/memory/golden.py
+    make pages
 
 writes GOLDEN.md beside this file. `golden_filter.yaml` says which runs are covered,
 `golden_runs.py` how their flags are read.
@@ -75,7 +75,7 @@ def explanation_of(row: Row) -> str:
 HEAD = """\
 # Golden values of Megatron-LM
 
-Written by `python benchmarks/memory/golden.py`; a test holds it up to date.
+Written by `golden.py` (`make pages`); a test holds it up to date.
 
 Megatron-LM keeps what its functional tests logged beside their flags:
 `golden_values_*.json` and `model_config.yaml` under `tests/functional_tests/test_cases/`. Those of

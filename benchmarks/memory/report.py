@@ -1,6 +1,6 @@
 """Compares what the planner predicts of ranks with what was measured on them.
 
-    python benchmarks/memory/report.py
+    make pages
 
 writes README.md beside this file, and planner/data/confidence.yaml, which `plan --json` shows.
 """
@@ -294,7 +294,7 @@ def _line(cells: list[str]) -> str:
 HEAD = """\
 # Predicted and measured memory
 
-Written by `python benchmarks/memory/report.py`; a test holds it up to date. Every cell is
+Written by `report.py` (`make pages`); a test holds it up to date. Every cell is
 predicted / measured (error), for the stack `gpu-kit-2026-11` on H100s, the second lot of fresh
 ranks on an H200. How ranks were chosen and measured: [DESIGN.md](DESIGN.md). What Megatron-LM
 publishes of its own runs, none of them fitted to: [GOLDEN.md](GOLDEN.md).

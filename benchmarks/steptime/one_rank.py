@@ -1,6 +1,6 @@
 """Compares compute seconds of single ranks with the planner's, and writes ONE_RANK.md beside it.
 
-    PYTHONPATH=.:benchmarks/memory python benchmarks/steptime/one_rank.py
+    make pages
 
 The rows are those of benchmarks/memory: its design, two warm steps each, and fresh ranks with five.
 What the harness copies on the device in
@@ -31,7 +31,7 @@ BAR = 0.08
 
 TEXT = """# Compute seconds of one rank
 
-Written by `benchmarks/steptime/one_rank.py`. One process runs ms-swift's trainer as one rank of a
+Written by `one_rank.py` (`make pages`). One process runs ms-swift's trainer as one rank of a
 larger world, whose other ranks answer at once (`measure/verify`). Rates, passes and launch times
 are those of `planner/data/kernels/`, read off parts of 12 models and off 1,704 single kernels
 (`benchmarks/kernels/`) on H100s. To ranks these were fitted: that products reach 8 % less at full

@@ -1,6 +1,6 @@
 """Compares the step times that the planner predicts with those of published runs.
 
-    PYTHONPATH=.:benchmarks/memory python benchmarks/steptime/published.py
+    make pages
 
 writes PUBLISHED.md beside this file; benchmarks/memory has what reads the flags of Megatron-LM's
 tests. `published_filter.yaml` says which runs are compared,
@@ -32,7 +32,7 @@ LEAST_EVALUATED = 0.9
 HEAD = """\
 # Published runs
 
-Written by `python benchmarks/steptime/published.py`; a test holds it up to date.
+Written by `published.py` (`make pages`); a test holds it up to date.
 
 `published.jsonl` has {all} runs that others published, with what their sources state of them.
 {admitted} state enough for a prediction; the bar is about the {bar} of them on Hopper GPUs that

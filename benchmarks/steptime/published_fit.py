@@ -1,6 +1,6 @@
 """Fits three numbers to the published runs of the bar, and to those without each model.
 
-    PYTHONPATH=.:benchmarks/memory python benchmarks/steptime/published_fit.py
+    make pages
 
 writes published_fit.yaml. The numbers are factors of calibration, as a topology file may carry:
 of kernels (matrix products and memory traffic alike), and of launches, one for the dispatchers of

@@ -1,6 +1,6 @@
 """Compares the order that the planner gives layouts of two GPUs with that of measured steps.
 
-    python benchmarks/steptime/two_gpus_report.py
+    make pages
 
 writes TWO_GPUS.md beside this file, from two_gpus_results.jsonl where that was measured. A test
 holds the page up to date.
@@ -179,7 +179,7 @@ def _looked_at(row: dict[str, Any]) -> Compared:
 HEAD = """\
 # Layouts of two cut models on two GPUs
 
-Written by `python benchmarks/steptime/two_gpus_report.py`; a test holds it up to date.
+Written by `two_gpus_report.py` (`make pages`); a test holds it up to date.
 
 `two_gpus.jsonl` lists {number} layouts, before any was measured:
 {models}.

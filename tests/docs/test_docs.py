@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import trust
 import typer
 from console import EXAMPLE, plan
 
@@ -52,6 +53,11 @@ def test_golden_output_in_the_readme() -> None:
         README.write_text(f"{before}{start}{current}{end}{after}", encoding="utf-8")
     else:
         assert pasted == current, "the output in README.md is old: `make golden`"
+
+
+def test_figures_of_errors_in_the_readme() -> None:
+    """`benchmarks/trust.py` writes them."""
+    assert f"{trust.START}{trust.text()}{trust.END}" in README.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -108,7 +108,12 @@ def _train(row: Row, trainer: Any, result: Result, traced: bool) -> None:
     result |= _summary(steps) | _timed(lambda: trainer.run_train_step(data, None))
     if trainer.config.num_moe_experts:
         result["expert_tokens"] = tokens.summary(arguments, trainer.config.moe_router_topk)
-    if traced and result["compute_seconds"] < TRACED_SECONDS:
+    if traced and result["compute_seconds"] >= TRACED_SECONDS:
+        result["not_traced"] = (
+            f"a step takes {result['compute_seconds']:.1f} s, and tracing a multiple of it; a step "
+            f"of less than {TRACED_SECONDS:g} s is traced"
+        )
+    elif traced:
         result["trace"] = trace.largest_at_peak(lambda: _step(trainer, data))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,23 +253,31 @@ EMBEDDING_FILE = "language_model_embedding.py"
 _KEPT = frozenset(term.id for term in TERMS if Moment.STEADY in term.moments)
 
 
-def _parts(verified: Verified) -> list[str]:
-    """The peak in three parts: what a step found, what the output layer and the loss allocated, and
-    all else that the step did. Which term the tensors of that are of no call site says: the same
-    lines allocate what is kept for backward and what is there for a moment."""
-    trace, terms = verified.result["trace"], verified.terms
-    sites = [(size, of_loss(site)) for size, _, site in trace["at_peak"]]
+def parts_at_peak(
+    terms: Mapping[str, int], peak: float, sites: Sequence[tuple[float, str]]
+) -> dict[str, tuple[float, float]]:
+    """The peak in three parts, predicted and measured: what a step found, what the output layer and
+    the loss allocated, and all else that the step did. Call sites tell no more terms apart: the
+    same lines allocate what is kept for backward and what is there for a moment.
+
+    `sites` are bytes and call sites of what lives at the `peak` and was allocated in the step.
+    """
     allocated = sum(size for size, _ in sites)
-    loss = sum(size for size, is_loss in sites if is_loss)
+    loss = sum(size for size, site in sites if of_loss(site))
     kept = sum(size for name, size in terms.items() if name in _KEPT)
     losses = sum(terms.get(name, 0) for name in LOSS_TERMS)
-    parts = {
-        "from before the step": (kept, trace["peak"] - allocated),
+    return {
+        "from before the step": (kept, peak - allocated),
         "output layer and loss": (losses, loss),
         "activations and buffers": (sum(terms.values()) - kept - losses, allocated - loss),
     }
+
+
+def _parts(verified: Verified) -> list[str]:
+    trace = verified.result["trace"]
+    sites = [(size, site) for size, _, site in trace["at_peak"]]
     lines = [f"{'at the peak, GiB':<34}{'predicted':>12}{'measured':>12}"]
-    for title, sizes in parts.items():
+    for title, sizes in parts_at_peak(verified.terms, trace["peak"], sites).items():
         lines.append(f"{title:<34}" + "".join(f"{size / GIB:>12.2f}" for size in sizes))
     return lines
 

@@ -1,10 +1,10 @@
-"""`plan verify` where the CPU answers for torch.cuda, and says one size for all memory."""
+"""`plan verify` where the CPU answers for torch.cuda, and says one size for all memory: that of
+the environment's BYTES."""
 
+import os
 from typing import Any
 
 from stack.verify_on_cpu import enter_stack
-
-SIZE = 2**20  # bytes, of everything; nothing is left of a rank where it may be left
 
 
 def _always(value: Any) -> Any:
@@ -16,10 +16,11 @@ def main() -> None:
     enter_stack()
     import torch
 
+    size = int(os.environ["BYTES"])
     for name in ("memory_allocated", "memory_reserved"):
-        setattr(torch.cuda, name, _always(SIZE))
-        setattr(torch.cuda, f"max_{name}", _always(SIZE))
-    torch.cuda.mem_get_info = _always((0, SIZE))
+        setattr(torch.cuda, name, _always(size))
+        setattr(torch.cuda, f"max_{name}", _always(size))
+    torch.cuda.mem_get_info = _always((0, size))
     from measure.verify import command
 
     command.check_machine = _always(None)  # for a GPU

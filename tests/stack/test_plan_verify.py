@@ -42,13 +42,16 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
-def _verify(run_folder: Path, megatron_core: str, *words: str) -> str:
-    """What the command prints, in a process of its own."""
+def _verify(
+    run_folder: Path, megatron_core: str, *words: str, size: int = 2**20, status: int = 0
+) -> str:
+    """What the command prints, in a process of its own, where `size` is all memory's."""
     ran = subprocess.run(
         [sys.executable, "-m", "stack.plan_verify_on_cpu", "verify", str(run_folder), *words],
         env={
             **os.environ,
             "HF_HUB_OFFLINE": "1",
+            "BYTES": str(size),
             "PYTHONPATH": python_path(megatron_core, HERE.parent, REPOSITORY),
         },
         cwd=run_folder,
@@ -56,7 +59,7 @@ def _verify(run_folder: Path, megatron_core: str, *words: str) -> str:
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
+    assert ran.returncode == status, ran.stdout[-2000:] + ran.stderr[-4000:]
     return ran.stdout
 
 
@@ -74,6 +77,16 @@ def test_every_stage_is_built_and_trained_under_what_the_plan_is_for(
         assert each["expert_load"]["planned"] == 1.5
         assert each["expert_load"]["measured"] == pytest.approx(1.5, rel=0.05)
         assert each["documents_per_pack"]["measured"] == 4  # of 32 tokens
+
+
+def test_a_rank_that_leaves_much_keeps_the_next_from_being_measured_in_its_process(
+    run_folder: Path,
+) -> None:
+    words = ("--every-stage", "--json")
+    answer = json.loads(_verify(run_folder, "0.18.1", *words, size=2**30, status=4))
+    assert [each["stage"] for each in answer["stages"]] == [0]
+    assert answer["error"]["id"] == "verify.left"
+    assert "stage 0 left 1.00 GiB" in answer["error"]["message"]
 
 
 def test_stages_are_printed_one_after_the_other(run_folder: Path) -> None:

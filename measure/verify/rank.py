@@ -165,7 +165,9 @@ def _timed(step: Callable[[], Any]) -> dict[str, Any]:
 def _counts(trainer: Any) -> dict[str, Any]:
     """Parameters of this rank's chunks, as built: all, trained, and of routed experts."""
     named = [pair for model in trainer.unwrapped_models for pair in model.named_parameters()]
-    layers = [[layer.layer_number for layer in m.decoder.layers] for m in trainer.unwrapped_models]
+    # a multimodal model has its language model beside its towers
+    languages = [getattr(model, "language_model", model) for model in trainer.unwrapped_models]
+    layers = [[layer.layer_number for layer in model.decoder.layers] for model in languages]
     return {
         "parameters": sum(p.numel() for _, p in named),
         "trained_parameters": sum(p.numel() for _, p in named if p.requires_grad),

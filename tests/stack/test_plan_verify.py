@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from console import plan
 
-from stack.models import TINY_QWEN3_MOE, write_model
+from stack.models import TINY_QWEN3_MOE, bundled_config, write_model
 from stack.real_stack import HERE, MEGATRON_CORES, REPOSITORY, python_path
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -31,15 +31,19 @@ ASKED = {
 }
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of the tiny model in two stages, under EP2."""
-    root = tmp_path_factory.mktemp("plan_verify")
-    model = write_model(root / "model", TINY_QWEN3_MOE)
-    words = [word for name, value in ASKED.items() for word in (f"--{name}", value)]
+def _planned(root: Path, config: dict[str, Any], asked: dict[str, object]) -> Path:
+    """The run folder of a model, as `plan` writes it."""
+    model = write_model(root / "model", config)
+    words = [word for name, value in asked.items() for word in (f"--{name}", value)]
     ran = plan(*words, "--model", model, "--model-path", model, "--output-dir", root / "run")
     assert ran.status == 0, ran.err
     return root / "run"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the tiny model in two stages, under EP2."""
+    return _planned(tmp_path_factory.mktemp("plan_verify"), TINY_QWEN3_MOE, ASKED)
 
 
 def _verify(
@@ -96,3 +100,19 @@ def test_stages_are_printed_one_after_the_other(run_folder: Path) -> None:
         "model: rank 2 of 4, stage 1 of 2",
         "model: rank 0 of 4, stage 0 of 2",
     ]
+
+
+def test_a_language_model_beside_a_vision_tower_is_measured_too(tmp_path: Path) -> None:
+    config = bundled_config("Llama-4-Scout-17B-16E-Instruct")
+    heads = {"num_attention_heads": 4, "hidden_size": 256, "num_hidden_layers": 4}
+    experts = {"num_local_experts": 4, "intermediate_size": 64, "intermediate_size_mlp": 128}
+    text = {**heads, **experts, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 512}
+    config["text_config"] |= text
+    config["vision_config"] |= {**heads, "hidden_size": 64, "intermediate_size": 256}
+    asked = {name: value for name, value in ASKED.items() if name not in ("gpus", "set")}
+    folder = _planned(tmp_path, config, {**asked, "gpus": 2})
+
+    (stage,) = json.loads(_verify(folder, "0.18.1", "--json"))["stages"]
+    assert stage["compared"]["parameters"]["error"] == 0
+    assert stage["measured"]["layer_numbers"] == [[1, 2, 3, 4]]
+    assert stage["expert_load"]["measured"] is not None

@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -41,6 +42,8 @@ def run_verify(
     chosen = stages_of(run, stages, every=every)
     config = model_config(run)
     rows = [row_of(run, stage, workload, config) for stage in chosen]
+    for name, value in run.environment.items():  # before torch is there, which reads some
+        os.environ.setdefault(name, value)
     check_machine()
     gc.enable()  # as a run has it: `plan` goes without
     documents = workload.seq_length / workload.document_tokens

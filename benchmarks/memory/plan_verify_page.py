@@ -63,8 +63,9 @@ One rank does not show that, the others are spread no less by it, and no constan
 the {full:.0%} of full fine-tuning the error would be {as_full:+.1%}.
 
 **Time is the host's here**: predicted is what the host takes to launch {layers} layers with
-adapters, and longer documents change nothing. How fast that host was, was not looked at then; it is
-now, before each step.
+adapters ({printed:.2f} s when it was printed, before that was fitted to more ranks), and longer
+documents change nothing. How fast that host was, was not looked at then; it is now, before each
+step.
 """
 
 
@@ -176,6 +177,7 @@ def section() -> list[str]:
             high=max(fraction for fraction, _, _ in others),
             most=max(layers_on_rank for _, layers_on_rank, _ in others),
             layers=layers,
+            printed=record()["printed"]["compute_seconds"][0],
             per_layer=measured / working * layers,
             few=min(each for _, _, each in others),
             many=max(each for _, _, each in others),

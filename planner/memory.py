@@ -53,10 +53,11 @@ CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
     """Memory of a stage's worst rank, in bytes. `terms` are those alive at `peak_moment`, which in
-    a layer is `layer_moment`, an id of planner.layer_moments. `limit_moment` and `limit_terms` are
-    those of the peak at the imbalance at which fit is decided. `nccl` are those of its rank's
-    communicators; `loading`, `saving` and `resuming` are the moments of planner.checkpoint_memory,
-    and `device_used_resumed` is of steps after it."""
+    a layer is `layer_moment`, an id of planner.layer_moments. What ends in `_at_imbalance`, and
+    reserved memory and device use, are at the routing imbalance at which fit is decided; the
+    optimizer's step and what is there between steps do not depend on it. `nccl` are those of its
+    rank's communicators; `loading`, `saving` and `resuming` are the moments of
+    planner.checkpoint_memory, and `device_used_resumed` is of steps after it."""
 
     terms: dict[str, int]
     peak_moment: Moment
@@ -66,6 +67,10 @@ class StageMemory:
     peak_forward_backward: int
     peak_optimizer_step: int
     peak_allocated: int
+    terms_at_imbalance: dict[str, int]
+    peak_moment_at_imbalance: Moment
+    layer_moment_at_imbalance: str | None
+    peak_forward_backward_at_imbalance: int
     peak_allocated_at_imbalance: int
     peak_reserved: int
     nccl: int
@@ -75,8 +80,12 @@ class StageMemory:
     resuming: int
     device_used_resumed: int
     usable: int
-    limit_moment: str
-    limit_terms: dict[str, int]
+
+    @property
+    def limit_moment(self) -> str:
+        """When the stage is at its fullest at that imbalance: a moment, or an id of
+        planner.layer_moments."""
+        return self.layer_moment_at_imbalance or self.peak_moment_at_imbalance.value
 
 
 def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:
@@ -114,6 +123,10 @@ def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
     return {moment: terms for moment, terms in found.items() if passes(shape, moment)}
 
 
+def _totals(alive: dict[Moment, dict[str, int]]) -> dict[Moment, int]:
+    return {moment: sum(terms.values()) for moment, terms in alive.items()}
+
+
 def passes(shape: StageShape, moment: Moment) -> bool:
     """Whether the stage comes to a moment: only the last has a loss, the first an embedding."""
     if moment in IN_LAST_STAGE:
@@ -129,18 +142,15 @@ def stage_memory(
     Fit is decided on `device_used`: reserved memory at that imbalance, the CUDA context and NCCL.
     """
     alive = _moments(shape)
-    totals = {moment: sum(terms.values()) for moment, terms in alive.items()}
+    fuller = alive if imbalanced is shape else _moments(imbalanced)
+    totals, at_imbalance = _totals(alive), _totals(fuller)
     running = [moment for moment in RUNNING if moment in totals]
-    peak_moment = max((*running, Moment.OPTIMIZER), key=totals.__getitem__)
-    peak = totals[peak_moment]
-    limit_moment, fullest = peak_moment, alive[peak_moment]
-    if imbalanced is not shape:
-        limit_moment, fullest = max(
-            _moments(imbalanced).items(), key=lambda moment: sum(moment[1].values())
-        )
-    at_imbalance = sum(fullest.values())
+    decisive = (*running, Moment.OPTIMIZER)
+    peak_moment = max(decisive, key=totals.__getitem__)
+    limit_moment = max(decisive, key=at_imbalance.__getitem__)
+    fullest = fuller[limit_moment]
     static = sum(size for name, size in fullest.items() if name in _STATIC)
-    reserved = reserved_bytes(imbalanced, at_imbalance, static)
+    reserved = reserved_bytes(imbalanced, at_imbalance[limit_moment], static)
     remade = ASSUMED_RESUMED_STATES * remade_bytes(shape)
     between = Between(after_build=totals[Moment.BUILD], steady=totals[Moment.STEADY])
     return StageMemory(
@@ -151,16 +161,18 @@ def stage_memory(
         steady=totals[Moment.STEADY],
         peak_forward_backward=max(totals[moment] for moment in running),
         peak_optimizer_step=totals[Moment.OPTIMIZER],
-        peak_allocated=peak,
-        peak_allocated_at_imbalance=at_imbalance,
+        peak_allocated=totals[peak_moment],
+        terms_at_imbalance=fullest,
+        peak_moment_at_imbalance=limit_moment,
+        layer_moment_at_imbalance=(
+            imbalanced.layer_moment if limit_moment is Moment.LAYER else None
+        ),
+        peak_forward_backward_at_imbalance=max(at_imbalance[moment] for moment in running),
+        peak_allocated_at_imbalance=at_imbalance[limit_moment],
         peak_reserved=round(reserved),
         nccl=round(nccl),
         device_used=round(device_used(reserved, nccl)),
         **checkpoint_bytes(shape, between),
         device_used_resumed=round(device_used(reserved + remade, nccl)),
         usable=usable_bytes,
-        limit_moment=(
-            imbalanced.layer_moment if limit_moment is Moment.LAYER else limit_moment.value
-        ),
-        limit_terms=fullest,
     )

@@ -146,7 +146,7 @@ def _checkpoints(memory: list[StageMemory]) -> list[Reason]:
 def _limit(memory: list[StageMemory]) -> Reason:
     """What bounds the layout: the fullest stage and its largest terms."""
     stage = max(range(len(memory)), key=lambda index: memory[index].device_used)
-    terms = sorted(memory[stage].limit_terms.items(), key=lambda item: -item[1])[:3]
+    terms = sorted(memory[stage].terms_at_imbalance.items(), key=lambda item: -item[1])[:3]
     return Reason(
         "reason.limit",
         {

@@ -5,10 +5,13 @@ from heapq import heapify, heappop, heapreplace
 from math import inf
 
 from planner.evaluate import BatchView
-from planner.layout import NO_RECOMPUTE, Layout, Recompute
+from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
 from planner.problem import Problem, Sizes, as_layout
 from planner.schedule import Passes, simulated_seconds
 from planner.verdict import Verdict
+
+# Step times closer than this are not told apart.
+ASSUMED_TIE_FRACTION = 0.02
 
 # Seconds that differ by less are the same, added up in another order.
 _SAME_DIGITS = 9
@@ -47,6 +50,13 @@ class Candidate:
             micro_batch_size,
             (recompute != NO_RECOMPUTE, recompute.granularity, recompute.modules),
         )
+
+    def with_split(
+        self, split: PipelineSplit, verdict: Verdict, step_seconds: float
+    ) -> "Candidate":
+        """The same with another split of the layers, and what that makes of it."""
+        sizes = replace(self._sizes, split=split)
+        return Candidate(sizes, self.micro_batch_size, self.recompute, verdict, step_seconds)
 
     def layout(self, problem: Problem) -> Layout:
         """The layout."""

@@ -35,9 +35,9 @@ from planner.placement import GroupPlacement, place
 from planner.precision import state_bytes
 from planner.problem import Problem
 from planner.schedule import Passes, Schedule, simulated_seconds
-from planner.split import SplitCosts, split_layers
-from planner.split_costs import split_costs
-from planner.split_view import SplitView
+from planner.split import SplitCosts, best_split
+from planner.split_costs import typical_costs
+from planner.split_view import SplitView, StageCounts
 from planner.stage_shape import ENDED_GRAPHS, Moment, StageShape, stage_shape
 from planner.step_time import Once, Overlap, StepTime, gradient_buckets, recipe_overlap
 from planner.workload import TunerType
@@ -92,7 +92,7 @@ class Evaluator:
         return pipeline.batch(layout.micro_batch_size)
 
     def split(self, num_stages: int, num_virtual_stages: int) -> PipelineSplit | None:
-        """The best split of the layers, solved once for each pair of sizes, or the one named."""
+        """The split that a search starts from, solved once, or the one named; see `balance`."""
         key = (num_stages, num_virtual_stages)
         if key not in self._splits:
             self._splits[key] = self._solve(num_stages, num_virtual_stages)
@@ -103,8 +103,8 @@ class Evaluator:
         if settings.names_split:
             layers = self.problem.model.num_layers
             return named_split(settings, layers, num_stages, num_virtual_stages)
-        self._costs = self._costs or split_costs(self)
-        return split_layers(self._costs, num_stages, num_virtual_stages)
+        self._costs = self._costs or typical_costs(self)
+        return best_split(self._costs, num_stages, num_virtual_stages)
 
     def split_view(self, split: PipelineSplit) -> "SplitView":
         """Layer counts of a split."""
@@ -382,6 +382,10 @@ class BatchView:
     def least_seconds(self, recompute: Recompute) -> float:
         """Seconds that a step takes at least, quickly known."""
         return self._batch.time.least_seconds(self._split.counts(recompute), recompute)
+
+    def stage_seconds(self, counts: StageCounts, recompute: Recompute) -> list[float]:
+        """Seconds of a microbatch on every stage, if they held so many layers."""
+        return self._batch.time.by_stage(counts, recompute)
 
     def passes(self, recompute: Recompute) -> Passes:
         """What the stages do in a step."""

@@ -2,7 +2,7 @@
 
 Sizes go from the grid inwards (TP, CP, PP, EP, ETP; VPP; micro-batch; recomputation), so that a
 broken rule refuses a whole subtree; its leaves are counted under the rule. The pipeline split is
-solved for each PP and VPP.
+solved for each PP and VPP, and for the best layout of each grid once more by what it takes itself.
 """
 
 from collections import Counter
@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, TypeVar
 
-from planner.candidates import Candidate, Contenders
+from planner.balance import balanced
+from planner.candidates import ASSUMED_TIE_FRACTION, Candidate, Contenders
 from planner.constraints import LEVELS, rules_for
 from planner.evaluate import Evaluator
 from planner.layer_view import GridSizes
-from planner.layout import NO_RECOMPUTE, Layout, Recompute
+from planner.layout import FULL_RECOMPUTE, NO_RECOMPUTE, Layout, Recompute
 from planner.pipeline_layout import layout_chunks
 from planner.problem import Problem, Sizes, as_layout
 from planner.rule import Rule, Violation
@@ -23,13 +24,8 @@ from planner.verdict import Verdict, verdict
 
 LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same
 LARGEST_VIRTUAL_PIPELINE_SIZE = 8
-# Step times closer than this are not told apart.
-ASSUMED_TIE_FRACTION = 0.02
 
 Value = TypeVar("Value")
-
-FULL_RECOMPUTE = Recompute(granularity="full", method="uniform", num_layers=1)
-
 
 # Sets of modules worth recomputing, each saving more than the one before it. core_attn is in none:
 # fused attention keeps nothing that it could give up.
@@ -125,7 +121,7 @@ def search(evaluator: Evaluator) -> SearchResult:
             rule_id: Rejection(count=tally.counts[rule_id], example=sizes, violation=violation)
             for rule_id, (sizes, violation) in tally.examples.items()
         },
-        ranked=_ranked([contenders.best() for contenders in grids.values()]),
+        ranked=_ranked([_balanced(evaluator, each.best()) for each in grids.values()]),
         nearest_miss=as_layout(evaluator.problem, missed) if missed else None,
     )
 
@@ -137,6 +133,19 @@ class _Pipeline:
     sizes: Sizes
     micro_batches: list[int]
     recomputes: list[Recompute]
+
+
+def _balanced(evaluator: Evaluator, candidate: Candidate) -> Candidate:
+    """The candidate with the split that is best for itself."""
+    layout = candidate.layout(evaluator.problem)
+    found = balanced(evaluator, layout)
+    if found == layout:
+        return candidate
+    batch, recompute = evaluator.batch(found), found.recompute
+    usable = evaluator.problem.cluster.gpu.memory_usable_bytes
+    return candidate.with_split(
+        found.split, verdict(batch.device_used(recompute), usable), batch.step_seconds(recompute)
+    )
 
 
 def _ranked(candidates: list[Candidate]) -> list[Candidate]:

@@ -6,13 +6,20 @@ chunk c-1; chunk c lies on stage c % pp, as Megatron-Core interleaves them (mega
 megatron/core/transformer/transformer_layer.py: get_transformer_layer_offset).
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
 
 from planner.layout import PipelineSplit
+
+_TOLERANCE = 1e-9  # sums of floats in another order differ by less
+
+
+# By which a chunk must be faster for layers that divide to be split otherwise: layouts of one and
+# of several chunks a stage then start from the same split, and share what is known of it.
+_WORTH_A_SPLIT = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,22 @@ class SplitCosts:
     layer_activation_bytes: tuple[float, ...]
     first_bytes: float
     last_bytes: float
+
+
+def best_split(
+    costs: SplitCosts, num_stages: int, num_virtual_stages: int = 1
+) -> PipelineSplit | None:
+    """The even split, if there is one, for several chunks a stage, and where no split is faster by
+    more than `_WORTH_A_SPLIT`; else that of `split_layers`.
+
+    Where a chunk is slower than others by less than a layer, all others have time to spare.
+    `split_layers` would use it to make chunks emptier: none of them is the slowest then, but
+    stages of several take longer.
+    """
+    even = even_split(len(costs.layer_seconds), num_stages, num_virtual_stages)
+    if even and (num_virtual_stages > 1 or not faster_exists(costs, even, 1 - _WORTH_A_SPLIT)):
+        return even
+    return split_layers(costs, num_stages, num_virtual_stages)
 
 
 def split_layers(
@@ -57,6 +80,28 @@ def split_layers(
     )
     _, ends = _least_bottleneck(fullness, (seconds, least), num_chunks, num_layers)
     return _from_ends(ends, num_stages, num_virtual_stages)
+
+
+def faster_exists(costs: SplitCosts, split: PipelineSplit, part: float) -> bool:
+    """Whether the slowest chunk of any split takes no more than a part of the slowest of this one:
+    quickly known, as chunks that take all that they may leave least to those after them."""
+    sums = [0.0, *accumulate(costs.layer_seconds)]
+    num_layers, num_chunks = len(costs.layer_seconds), split.num_stages * split.num_virtual_stages
+    extra = [0.0] * num_chunks
+    extra[0] += costs.first_seconds
+    extra[-1] += costs.last_seconds
+    chunks = [chunk for virtual in zip(*split.chunks, strict=True) for chunk in virtual]
+    limit = part * max(
+        sums[end] - sums[first] + more for (first, end), more in zip(chunks, extra, strict=True)
+    )
+    first = 0
+    for chunk, more in enumerate(extra):
+        end = bisect_right(sums, sums[first] + limit - more) - 1
+        end = min(end, num_layers - (num_chunks - chunk - 1))
+        if end <= first:
+            return False
+        first = end
+    return first == num_layers
 
 
 def even_split(
@@ -110,9 +155,6 @@ class _Segments:
         """
         sums = self._sums[chunk]
         return sums[end] + self._extra[chunk], sums
-
-
-_TOLERANCE = 1e-9  # sums of floats in another order differ by less
 
 
 def _least_bottleneck(

@@ -9,7 +9,7 @@ from problems import MODELS, problem
 
 from planner.evaluate import Evaluator
 from planner.layout import PipelineSplit
-from planner.split import SplitCosts, even_split, split_layers
+from planner.split import SplitCosts, best_split, even_split, faster_exists, split_layers
 
 whole = st.integers(0, 20).map(float)  # whole numbers: sums are exact in any order
 
@@ -87,6 +87,34 @@ def test_no_split_is_better(splitting: tuple[SplitCosts, int, int]) -> None:
     )
 
     assert slowest_and_fullest(costs, pp, in_order(split)) == best
+
+
+@given(splittings(), st.floats(0.1, 1.0), st.data())
+def test_whether_a_faster_split_exists_is_what_the_best_one_says(
+    splitting: tuple[SplitCosts, int, int], part: float, data: st.DataObject
+) -> None:
+    costs, pp, vpp = splitting
+    every = all_splits(len(costs.layer_seconds), pp * vpp)
+    chunks = data.draw(st.sampled_from(every))
+    split = PipelineSplit(tuple(tuple(chunks[stage::pp]) for stage in range(pp)))
+    limit = part * slowest_and_fullest(costs, pp, chunks)[0]
+    best = min(slowest_and_fullest(costs, pp, each)[0] for each in every)
+
+    if abs(limit - best) > 1e-9 * best:
+        assert faster_exists(costs, split, part) == (best < limit)
+
+
+@given(splittings())
+def test_layers_that_divide_start_even_unless_that_is_slower(
+    splitting: tuple[SplitCosts, int, int],
+) -> None:
+    costs, pp, vpp = splitting
+    even, start = even_split(len(costs.layer_seconds), pp, vpp), best_split(costs, pp, vpp)
+    if even is None:
+        assert start == split_layers(costs, pp, vpp)
+    elif start != even:
+        slowest = [slowest_and_fullest(costs, pp, in_order(each))[0] for each in (start, even)]
+        assert vpp == 1 and slowest[0] < 0.98 * slowest[1] * (1 + 1e-9)
 
 
 @given(splittings())

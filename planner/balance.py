@@ -11,7 +11,7 @@ from itertools import pairwise
 from planner.candidates import ASSUMED_TIE_FRACTION
 from planner.evaluate import Evaluator
 from planner.layout import Layout, PipelineSplit
-from planner.split import faster_exists, split_layers
+from planner.split import even_split, faster_exists, split_layers
 from planner.split_costs import layout_costs
 from planner.verdict import Verdict, verdict
 
@@ -25,37 +25,61 @@ def balanced(evaluator: Evaluator, layout: Layout) -> Layout:
     With one chunk a stage, all splits are weighed first by what layers cost. Then layers are moved
     one by one while that makes the slowest stage faster: of several chunks, where what a layer
     costs depends on the others, or where memory has no room for the best split.
+
+    Several chunks a stage stay even, as Megatron-Core has them unasked, unless another split makes
+    the step faster by what a search tells apart, or the even one does not fit as well.
     """
     if layout.pp == 1 or evaluator.problem.settings.names_split:
         return layout
-    started = layout
-    costs = layout_costs(evaluator, layout) if layout.vpp == 1 else None
-    if costs and faster_exists(costs, layout.split, 1 - _TOLERANCE):
-        solved = split_layers(costs, layout.pp, layout.vpp)
-        assert solved is not None
-        layout = _fastest(evaluator, layout, [solved])
+    if layout.vpp == 1:
+        return _climbed(evaluator, _solved(evaluator, layout))
+    found = _climbed(evaluator, layout)
+    split = even_split(evaluator.problem.model.num_layers, layout.pp, layout.vpp)
+    if split is None:
+        return found
+    even = replace(layout, split=split)
+    from_even = found if layout == even else _climbed(evaluator, even)
+    found = min(found, from_even, key=lambda each: _order(evaluator, each))
+    order, order_of_even = _order(evaluator, found), _order(evaluator, even)
+    faster = order[1] < (1 - ASSUMED_TIE_FRACTION) * order_of_even[1]
+    return found if order[0] < order_of_even[0] or faster else even
+
+
+def _solved(evaluator: Evaluator, layout: Layout) -> Layout:
+    """The layout with the best split by what layers cost, if that is as good as its own."""
+    costs = layout_costs(evaluator, layout)
+    if not faster_exists(costs, layout.split, 1 - _TOLERANCE):
+        return layout
+    split = split_layers(costs, layout.pp, layout.vpp)
+    assert split is not None
+    return _fastest(evaluator, layout, [split])
+
+
+def _climbed(evaluator: Evaluator, layout: Layout) -> Layout:
+    """The layout after all single moves that make it faster."""
     while True:
         moved = _fastest(evaluator, layout, _moves(evaluator, layout))
         if moved == layout:
-            return layout if _pays(evaluator, layout, started) else started
+            return layout
         layout = moved
 
 
-def _pays(evaluator: Evaluator, layout: Layout, started: Layout) -> bool:
-    """Whether a split is worth it: several chunks a stage start even, as Megatron-Core has them
-    unasked, and what the search does not tell apart is no reason for another split."""
-    if layout.vpp == 1 or layout == started:
-        return True
-    seconds, before = (
-        evaluator.batch(each).step_seconds(each.recompute) for each in (layout, started)
-    )
-    return seconds < (1 - ASSUMED_TIE_FRACTION) * before
+def _order(evaluator: Evaluator, layout: Layout) -> tuple[int, float]:
+    """How well a layout fits, and seconds of a step."""
+    batch, recompute = evaluator.batch(layout), layout.recompute
+    usable = evaluator.problem.cluster.gpu.memory_usable_bytes
+    fit = verdict(batch.device_used(recompute), usable)
+    return fit.order, batch.step_seconds(recompute)
 
 
-def stage_seconds(evaluator: Evaluator, layout: Layout, split: PipelineSplit) -> list[float]:
-    """Seconds of a microbatch on every stage of a layout if it had a split."""
-    counts = evaluator.split_view(split).counts(layout.recompute)
-    return evaluator.batch(layout).stage_seconds(counts, layout.recompute)
+def _stage_seconds(
+    evaluator: Evaluator, layout: Layout, splits: Iterable[PipelineSplit]
+) -> Iterator[list[float]]:
+    """Seconds of a microbatch on every stage of a layout if it had one of some splits."""
+    batch, recompute = evaluator.batch(layout), layout.recompute
+    for split in splits:
+        counts = evaluator.split_view(split).counts(recompute)
+        yield batch.stage_seconds(counts, recompute)
 
 
 def single_moves(split: PipelineSplit) -> Iterator[PipelineSplit]:
@@ -72,7 +96,7 @@ def single_moves(split: PipelineSplit) -> Iterator[PipelineSplit]:
 
 def _moves(evaluator: Evaluator, layout: Layout) -> list[PipelineSplit]:
     """Single moves that make the slowest stage faster: of a layer that it holds."""
-    seconds = stage_seconds(evaluator, layout, layout.split)
+    (seconds,) = _stage_seconds(evaluator, layout, [layout.split])
     most = max(seconds)
     if sum(each >= most * (1 - _TOLERANCE) for each in seconds) > 1:
         return []
@@ -81,16 +105,16 @@ def _moves(evaluator: Evaluator, layout: Layout) -> list[PipelineSplit]:
     return [each for each in single_moves(layout.split) if each.num_layers(slowest) < held]
 
 
-def _fastest(evaluator: Evaluator, layout: Layout, splits: Iterable[PipelineSplit]) -> Layout:
+def _fastest(evaluator: Evaluator, layout: Layout, splits: list[PipelineSplit]) -> Layout:
     """The layout with that of some splits whose slowest stage is fastest, if it is faster than the
     layout's own, the step no slower, and it fits as well."""
-    best, least = layout, max(stage_seconds(evaluator, layout, layout.split))
-    for split in splits:
-        seconds = max(stage_seconds(evaluator, layout, split))
-        if seconds < least * (1 - _TOLERANCE):
+    before, *seconds = map(max, _stage_seconds(evaluator, layout, [layout.split, *splits]))
+    best, least = layout, before
+    for split, slowest in zip(splits, seconds, strict=True):
+        if slowest < least * (1 - _TOLERANCE):
             other = replace(layout, split=split)
             if _is_as_good(evaluator, other, layout):
-                best, least = other, seconds
+                best, least = other, slowest
     return best
 
 

@@ -1,7 +1,9 @@
 """Split decoder layers over pipeline stages: solved, not enumerated.
 
-First balance: the cost of the most expensive chunk is the least possible. Then memory: of those
-splits, the one whose fullest chunk is least full. Chunk c of C holds the layers after those of
+First balance: the cost of the most expensive chunk is the least possible. Then, of those splits,
+with one chunk a stage memory: the one whose fullest chunk is least full. With several, the most
+even one: chunks that may take as long as the slowest would otherwise come together on a stage.
+Chunk c of C holds the layers after those of
 chunk c-1; chunk c lies on stage c % pp, as Megatron-Core interleaves them (megatron-core 0.16.1,
 megatron/core/transformer/transformer_layer.py: get_transformer_layer_offset).
 """
@@ -43,15 +45,10 @@ class SplitCosts:
 def best_split(
     costs: SplitCosts, num_stages: int, num_virtual_stages: int = 1
 ) -> PipelineSplit | None:
-    """The even split, if there is one, for several chunks a stage, and where no split is faster by
-    more than `_WORTH_A_SPLIT`; else that of `split_layers`.
-
-    Where a chunk is slower than others by less than a layer, all others have time to spare.
-    `split_layers` would use it to make chunks emptier: none of them is the slowest then, but
-    stages of several take longer.
-    """
+    """The even split, if there is one and none is faster by more than `_WORTH_A_SPLIT`; else that
+    of `split_layers`."""
     even = even_split(len(costs.layer_seconds), num_stages, num_virtual_stages)
-    if even and (num_virtual_stages > 1 or not faster_exists(costs, even, 1 - _WORTH_A_SPLIT)):
+    if even and not faster_exists(costs, even, 1 - _WORTH_A_SPLIT):
         return even
     return split_layers(costs, num_stages, num_virtual_stages)
 
@@ -71,6 +68,10 @@ def split_layers(
         return None
     seconds = _Segments(costs.layer_seconds, costs.first_seconds, costs.last_seconds, num_chunks)
     least, _ = _least_bottleneck(seconds, None, num_chunks, num_layers)
+    limit = (seconds, least)
+    if num_virtual_stages > 1:
+        _, ends = _least_bottleneck(seconds, limit, num_chunks, num_layers, squares=True)
+        return _from_ends(ends, num_stages, num_virtual_stages)
     fullness = _Segments(
         costs.layer_static_bytes,
         costs.first_bytes,
@@ -78,7 +79,7 @@ def split_layers(
         num_chunks,
         (costs.layer_activation_bytes, num_stages),
     )
-    _, ends = _least_bottleneck(fullness, (seconds, least), num_chunks, num_layers)
+    _, ends = _least_bottleneck(fullness, limit, num_chunks, num_layers)
     return _from_ends(ends, num_stages, num_virtual_stages)
 
 
@@ -158,11 +159,17 @@ class _Segments:
 
 
 def _least_bottleneck(
-    segments: _Segments, limit: tuple[_Segments, float] | None, num_chunks: int, num_layers: int
+    segments: _Segments,
+    limit: tuple[_Segments, float] | None,
+    num_chunks: int,
+    num_layers: int,
+    *,
+    squares: bool = False,
 ) -> tuple[float, list[int]]:
-    """Least maximum of `segments` over all splits (that keep `limit`), and the ends of the chunks.
+    """Least maximum of `segments` over all splits (that keep `limit`), or least sum of their
+    squares, and the ends of the chunks.
 
-    Dynamic programming over (chunk, end): best[end] is the least maximum of the chunks so far.
+    Dynamic programming over (chunk, end): best[end] is the least of the chunks so far.
     """
     best = [0.0] + [inf] * num_layers
     choices: list[list[int]] = []
@@ -178,7 +185,11 @@ def _least_bottleneck(
                 lowest = max(chunk, bisect_left(limited_sums, limited - most, 0, end))
             for first in range(end - 1, lowest - 1, -1):
                 cost = total - sums[first]
-                value = best[first] if best[first] > cost else cost
+                if squares:
+                    cost *= cost
+                    value = best[first] + cost
+                else:
+                    value = best[first] if best[first] > cost else cost
                 if value < least * (1 - _TOLERANCE):
                     least, chosen = value, first
                 if cost > least:

@@ -7,7 +7,7 @@ from planner.communication import Communication
 from planner.grids import Grids
 from planner.layer_shape import BF16
 from planner.layer_view import GridSizes
-from planner.layout import FULL_RECOMPUTE, Layout, Recompute
+from planner.layout import NO_RECOMPUTE, Layout, Recompute
 from planner.parts import Part, Sharding, embedding_part, layer_parts, mtp_parts
 from planner.split import SplitCosts
 from planner.workload import TunerType
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def typical_costs(evaluator: "Evaluator") -> SplitCosts:
-    """Costs from which a search starts, the same for all grids: those of recomputed layers, as
-    pipelines are where memory is short, whose experts are divided over a host.
+    """Costs from which a search starts, the same for all grids: those of layers whose experts are
+    divided over a host, and that are not divided otherwise.
 
     Undivided, experts that get few tokens each would take far longer beside a dense layer than they
     do on any rank that fits.
@@ -26,7 +26,7 @@ def typical_costs(evaluator: "Evaluator") -> SplitCosts:
     problem = evaluator.problem
     moe, per_node = problem.model.moe, problem.cluster.gpus_per_node
     ep = 1 if moe is None else gcd(moe.num_experts, per_node)
-    return _costs(evaluator, (1, 1, 1, ep, 1), 1, FULL_RECOMPUTE)
+    return _costs(evaluator, (1, 1, 1, ep, 1), 1, NO_RECOMPUTE)
 
 
 def layout_costs(evaluator: "Evaluator", layout: Layout) -> SplitCosts:

@@ -13,6 +13,7 @@ from planner.evaluate import Evaluator
 from planner.layout import Layout, PipelineSplit
 from planner.problem import Problem
 from planner.search import search
+from planner.split import even_split
 from planner.verdict import verdict
 
 PROBLEMS = {
@@ -103,7 +104,8 @@ def test_a_balanced_split_is_no_worse_and_holds_every_layer_once(case: Case) -> 
     assert chunks[-1][1] == case.problem.model.num_layers
     assert all(first < end for first, end in chunks)
     assert fit(evaluator, found) <= fit(evaluator, layout)
-    assert step_seconds(evaluator, found) <= step_seconds(evaluator, layout) * (1 + 1e-5)
+    least = 1 if layout.vpp == 1 else 1 - ASSUMED_TIE_FRACTION
+    assert least * step_seconds(evaluator, found) <= step_seconds(evaluator, layout) * (1 + 1e-5)
     assert balanced(evaluator, found) == found
 
 
@@ -116,12 +118,14 @@ def test_every_single_move_is_looked_at(case: Case) -> None:
 
 
 @given(cases())
-def test_several_chunks_a_stage_stay_as_they_were_for_what_is_not_told_apart(case: Case) -> None:
+def test_several_chunks_a_stage_are_even_for_what_is_not_told_apart(case: Case) -> None:
     evaluator, layout = Evaluator(case.problem), case.layout
+    split = even_split(case.problem.model.num_layers, layout.pp, layout.vpp)
     found = balanced(evaluator, layout)
-    if layout.vpp > 1 and found != layout:
-        gain = 1 - step_seconds(evaluator, found) / step_seconds(evaluator, layout)
-        assert gain > ASSUMED_TIE_FRACTION
+    if layout.vpp > 1 and split is not None and found.split != split:
+        even = replace(layout, split=split)
+        gain = 1 - step_seconds(evaluator, found) / step_seconds(evaluator, even)
+        assert gain > ASSUMED_TIE_FRACTION or fit(evaluator, found) < fit(evaluator, even)
 
 
 def test_a_split_that_was_set_stays() -> None:

@@ -118,9 +118,8 @@ def test_groups_of_one_rank_do_not_communicate(case: Case) -> None:
     if layout.pp == 1:
         assert abs(spent["pipeline_bubble"]) < 1e-9
     if layout.world_size == 1:
-        assert step(case).total == sum(
-            spent[each] for each in ("compute", "optimizer", "other", "pipeline_bubble")
-        )
+        alone = ("compute", "optimizer", "other", "pipeline_bubble")
+        assert isclose(step(case).total, sum(spent[each] for each in alone), rel_tol=1e-12)
 
 
 @given(cases())

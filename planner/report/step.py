@@ -11,7 +11,7 @@ from planner.ties import words_of
 from planner.units import GIGA
 
 SIGNIFICANT_SECONDS = 0.0005  # less is not shown
-# Of a step: by less the busiest stage's communication is that of the slowest one.
+# Of a step: another stage's communication is named where it is longer by so much.
 SIGNIFICANT_PART = 0.01
 
 # Terms of which something may be hidden; a name of its own for each.

@@ -6,7 +6,6 @@ embedding and the head weigh otherwise on each: with its sizes, micro-batch and 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 
 from planner.candidates import ASSUMED_TIE_FRACTION
 from planner.evaluate import Evaluator
@@ -19,8 +18,9 @@ from planner.verdict import Verdict, verdict
 _TOLERANCE = 1e-6
 
 
-def balanced(evaluator: Evaluator, layout: Layout) -> Layout:
+def balanced(evaluator: Evaluator, layout: Layout, step_seconds: float | None = None) -> Layout:
     """The layout with the split whose slowest stage is fastest; itself where that would fit worse.
+    `step_seconds` are those of its step, if they are known.
 
     With one chunk a stage, all splits are weighed first by what layers cost. Then layers are moved
     one by one while that makes the slowest stage faster: of several chunks, where what a layer
@@ -31,45 +31,77 @@ def balanced(evaluator: Evaluator, layout: Layout) -> Layout:
     """
     if layout.pp == 1 or evaluator.problem.settings.names_split:
         return layout
+    judge = _Judge(evaluator, {} if step_seconds is None else {layout: step_seconds})
     if layout.vpp == 1:
-        return _climbed(evaluator, _solved(evaluator, layout))
-    found = _climbed(evaluator, layout)
+        return _climbed(judge, _solved(judge, layout))
     split = even_split(evaluator.problem.model.num_layers, layout.pp, layout.vpp)
     if split is None:
-        return found
+        return _climbed(judge, layout)
     even = replace(layout, split=split)
-    from_even = found if layout == even else _climbed(evaluator, even)
-    found = min(found, from_even, key=lambda each: _order(evaluator, each))
-    order, order_of_even = _order(evaluator, found), _order(evaluator, even)
-    faster = order[1] < (1 - ASSUMED_TIE_FRACTION) * order_of_even[1]
-    return found if order[0] < order_of_even[0] or faster else even
+    tops = [_climbed(judge, start) for start in dict.fromkeys((layout, even))]
+    if all(top == even for top in tops):
+        return even
+    found = min(tops, key=lambda top: (judge.fit(top), judge.step_seconds(top)))
+    faster = (1 - ASSUMED_TIE_FRACTION) * judge.step_seconds(even)
+    worth_it = judge.fit(found) < judge.fit(even) or judge.step_seconds(found) < faster
+    return found if worth_it else even
 
 
-def _solved(evaluator: Evaluator, layout: Layout) -> Layout:
+class _Judge:
+    """What is asked of layouts more than once: device use in bytes, and seconds of a step."""
+
+    def __init__(self, evaluator: Evaluator, step_seconds: dict[Layout, float]) -> None:
+        self.evaluator = evaluator
+        self._usable = evaluator.problem.cluster.gpu.memory_usable_bytes
+        self._used: dict[Layout, float] = {}
+        self._seconds = step_seconds
+
+    def used(self, layout: Layout) -> float:
+        """Device use of the fullest stage."""
+        if layout not in self._used:
+            batch = self.evaluator.batch(layout)
+            self._used[layout] = batch.device_used(layout.recompute)
+        return self._used[layout]
+
+    def fit(self, layout: Layout) -> int:
+        """The order of the verdict."""
+        return verdict(self.used(layout), self._usable).order
+
+    def step_seconds(self, layout: Layout) -> float:
+        """Of the schedule, simulated."""
+        if layout not in self._seconds:
+            batch = self.evaluator.batch(layout)
+            self._seconds[layout] = batch.step_seconds(layout.recompute)
+        return self._seconds[layout]
+
+    def is_as_good(self, other: Layout, layout: Layout) -> bool:
+        """Whether another split fits as well, or needs no more if neither fits, and its step is no
+        slower."""
+        fit = self.fit(other)
+        if fit > self.fit(layout):
+            return False
+        if fit == Verdict.EXCEEDS.order and self.used(other) > self.used(layout):
+            return False
+        return self.step_seconds(other) <= self.step_seconds(layout) * (1 + _TOLERANCE)
+
+
+def _solved(judge: _Judge, layout: Layout) -> Layout:
     """The layout with the best split by what layers cost, if that is as good as its own."""
-    costs = layout_costs(evaluator, layout)
+    costs = layout_costs(judge.evaluator, layout)
     if not faster_exists(costs, layout.split, 1 - _TOLERANCE):
         return layout
     split = split_layers(costs, layout.pp, layout.vpp)
     assert split is not None
-    return _fastest(evaluator, layout, [split])
+    return _fastest(judge, layout, [split])
 
 
-def _climbed(evaluator: Evaluator, layout: Layout) -> Layout:
+def _climbed(judge: _Judge, layout: Layout) -> Layout:
     """The layout after all single moves that make it faster."""
     while True:
-        moved = _fastest(evaluator, layout, _moves(evaluator, layout))
+        moved = _fastest(judge, layout, _moves(judge.evaluator, layout))
         if moved == layout:
             return layout
         layout = moved
-
-
-def _order(evaluator: Evaluator, layout: Layout) -> tuple[int, float]:
-    """How well a layout fits, and seconds of a step."""
-    batch, recompute = evaluator.batch(layout), layout.recompute
-    usable = evaluator.problem.cluster.gpu.memory_usable_bytes
-    fit = verdict(batch.device_used(recompute), usable)
-    return fit.order, batch.step_seconds(recompute)
 
 
 def _stage_seconds(
@@ -82,16 +114,20 @@ def _stage_seconds(
         yield batch.stage_seconds(counts, recompute)
 
 
-def single_moves(split: PipelineSplit) -> Iterator[PipelineSplit]:
-    """The splits with one layer moved to the chunk before or after its own."""
+def moves_from(split: PipelineSplit, stage: int) -> Iterator[PipelineSplit]:
+    """The splits with one layer of a stage moved to the chunk before or after its own."""
     stages = split.num_stages
     chunks = [chunk for virtual in zip(*split.chunks, strict=True) for chunk in virtual]
-    ends = [end for _, end in chunks]
-    for cut in range(len(chunks) - 1):
-        for end in (ends[cut] - 1, ends[cut] + 1):
-            if chunks[cut][0] < end < chunks[cut + 1][1]:
-                bounds = list(pairwise([0, *ends[:cut], end, *ends[cut + 1 :]]))
-                yield PipelineSplit(tuple(tuple(bounds[stage::stages]) for stage in range(stages)))
+    for chunk in range(stage, len(chunks), stages):
+        first, end = chunks[chunk]
+        if end - first == 1:
+            continue
+        for cut, at in ((chunk - 1, first + 1), (chunk, end - 1)):
+            if 0 <= cut < len(chunks) - 1:
+                bounds = list(chunks)
+                bounds[cut] = (chunks[cut][0], at)
+                bounds[cut + 1] = (at, chunks[cut + 1][1])
+                yield PipelineSplit(tuple(tuple(bounds[each::stages]) for each in range(stages)))
 
 
 def _moves(evaluator: Evaluator, layout: Layout) -> list[PipelineSplit]:
@@ -100,32 +136,22 @@ def _moves(evaluator: Evaluator, layout: Layout) -> list[PipelineSplit]:
     most = max(seconds)
     if sum(each >= most * (1 - _TOLERANCE) for each in seconds) > 1:
         return []
-    slowest = seconds.index(most)
-    held = layout.split.num_layers(slowest)
-    return [each for each in single_moves(layout.split) if each.num_layers(slowest) < held]
+    return list(moves_from(layout.split, seconds.index(most)))
 
 
-def _fastest(evaluator: Evaluator, layout: Layout, splits: list[PipelineSplit]) -> Layout:
+def _fastest(judge: _Judge, layout: Layout, splits: list[PipelineSplit]) -> Layout:
     """The layout with that of some splits whose slowest stage is fastest, if it is faster than the
     layout's own, the step no slower, and it fits as well."""
-    before, *seconds = map(max, _stage_seconds(evaluator, layout, [layout.split, *splits]))
-    best, least = layout, before
-    for split, slowest in zip(splits, seconds, strict=True):
-        if slowest < least * (1 - _TOLERANCE):
-            other = replace(layout, split=split)
-            if _is_as_good(evaluator, other, layout):
-                best, least = other, slowest
-    return best
+    if not splits:
+        return layout
+    before, *seconds = map(max, _stage_seconds(judge.evaluator, layout, [layout.split, *splits]))
+    faster = [each for each in zip(seconds, splits, strict=True) if _is_less(each[0], before)]
+    for _, split in sorted(faster, key=lambda each: each[0]):
+        other = replace(layout, split=split)
+        if judge.is_as_good(other, layout):
+            return other
+    return layout
 
 
-def _is_as_good(evaluator: Evaluator, other: Layout, layout: Layout) -> bool:
-    """Whether another split fits as well, and its step is no slower."""
-    batches = [evaluator.batch(other), evaluator.batch(layout)]
-    recompute = layout.recompute
-    used, before = (batch.device_used(recompute) for batch in batches)
-    usable = evaluator.problem.cluster.gpu.memory_usable_bytes
-    found = verdict(used, usable)
-    if found.order > verdict(before, usable).order or (found is Verdict.EXCEEDS and used > before):
-        return False
-    seconds, limit = (batch.step_seconds(recompute) for batch in batches)
-    return seconds <= limit * (1 + _TOLERANCE)
+def _is_less(seconds: float, before: float) -> bool:
+    return seconds < before * (1 - _TOLERANCE)

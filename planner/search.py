@@ -138,7 +138,7 @@ class _Pipeline:
 def _balanced(evaluator: Evaluator, candidate: Candidate) -> Candidate:
     """The candidate with the split that is best for itself."""
     layout = candidate.layout(evaluator.problem)
-    found = balanced(evaluator, layout)
+    found = balanced(evaluator, layout, candidate.step_seconds)
     if found == layout:
         return candidate
     batch, recompute = evaluator.batch(found), found.recompute

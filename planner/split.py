@@ -21,7 +21,7 @@ _TOLERANCE = 1e-9  # sums of floats in another order differ by less
 
 # By which a chunk must be faster for layers that divide to be split otherwise: layouts of one and
 # of several chunks a stage then start from the same split, and share what is known of it.
-_WORTH_A_SPLIT = 0.02
+_WORTH_A_SPLIT = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

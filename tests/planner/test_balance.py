@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from problems import Case, cases, problem, small
 
-from planner.balance import balanced, single_moves
+from planner.balance import balanced, moves_from
 from planner.candidates import ASSUMED_TIE_FRACTION
 from planner.evaluate import Evaluator
 from planner.layout import Layout, PipelineSplit
@@ -109,12 +110,17 @@ def test_a_balanced_split_is_no_worse_and_holds_every_layer_once(case: Case) -> 
     assert balanced(evaluator, found) == found
 
 
-@given(cases())
-def test_every_single_move_is_looked_at(case: Case) -> None:
+@given(cases(), st.data())
+def test_every_single_move_of_a_stage_is_looked_at(case: Case, data: st.DataObject) -> None:
     split = case.layout.split
-    assert sorted(each.chunks for each in single_moves(split)) == sorted(
-        each.chunks for each in moved(split)
-    )
+    stage = data.draw(st.integers(0, split.num_stages - 1))
+    of_it = [
+        each
+        for each in moved(split)
+        if split.num_stages > 1 and each.num_layers(stage) < split.num_layers(stage)
+    ]
+    found = [each for each in moves_from(split, stage) if split.num_stages > 1]
+    assert sorted(each.chunks for each in found) == sorted(each.chunks for each in of_it)
 
 
 @given(cases())

@@ -60,11 +60,18 @@ def _plan(patient: Patient) -> Iterator[Row]:
     if broken:
         yield Row(FAIL, "plan", broken.message, broken.fix)
     elif "exceeds" in verdicts:
-        yield Row(FAIL, "plan", "it does not fit the GPUs", "plan for more, or let plan search")
+        yield _does_not_fit(plans[verdicts.index("exceeds")])
     elif "tight" in verdicts:
         yield Row(WARN, "plan", "it fits, but only just", "a batch with unbalanced experts may not")
     else:
         yield Row(OK, "plan", "legal, and it fits")
+
+
+def _does_not_fit(plan: Plan) -> Row:
+    """What a plan exceeds: its hosts, or else its GPUs."""
+    if plan.lacks is not None:
+        return Row(FAIL, "plan", f"it does not fit: {plan.lacks.message}", "let plan search")
+    return Row(FAIL, "plan", "it does not fit the GPUs", "plan for more, or let plan search")
 
 
 def _planned_now(run: Run) -> Iterator[Plan]:

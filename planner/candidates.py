@@ -1,5 +1,6 @@
 """Layouts that fit, and the best of those of a grid: rankings by simulated seconds, for little."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from heapq import heapify, heappop, heapreplace
 from math import inf
@@ -19,6 +20,7 @@ class Candidate:
     """A layout that fits, with what ranks it."""
 
     __slots__ = (
+        "_batch",
         "_sizes",
         "micro_batch_size",
         "order",
@@ -35,7 +37,9 @@ class Candidate:
         recompute: Recompute,
         verdict: Verdict,
         step_seconds: float,
+        batch: BatchView,
     ) -> None:
+        self._batch = batch
         self._sizes, self.micro_batch_size, self.recompute = sizes, micro_batch_size, recompute
         self.verdict, self.step_seconds = verdict, step_seconds
         # What fits first, then speed, then the plainer layout, without recomputation if can be.
@@ -47,6 +51,21 @@ class Candidate:
             micro_batch_size,
             (recompute != NO_RECOMPUTE, recompute.granularity, recompute.modules),
         )
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it can go on after an interruption, as far as is known."""
+        return self._batch.resumes(self.recompute)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The sizes that a grid is made of."""
+        sizes = self._sizes
+        return sizes.tp, sizes.cp, sizes.pp, sizes.ep, sizes.etp
+
+    def is_same(self, other: "Candidate") -> bool:
+        """Whether both are one layout."""
+        return self._sizes == other._sizes and self.order == other.order
 
     def layout(self, problem: Problem) -> Layout:
         """The layout."""
@@ -68,6 +87,11 @@ class Contenders:
         self._verdict = Verdict.EXCEEDS
         self._found: list[tuple[float, Sizes, int, Recompute, BatchView]] = []
 
+    @property
+    def verdict(self) -> Verdict:
+        """Of all that are kept."""
+        return self._verdict
+
     def add(
         self, found: Verdict, sizes: Sizes, size: int, recompute: Recompute, batch: BatchView
     ) -> None:
@@ -79,11 +103,23 @@ class Contenders:
             self._found.append((least, sizes, size, recompute, batch))
 
     def best(self) -> Candidate:
-        """The first in rank of them: pipelines are simulated in the order of the least seconds,
-        first the quick bound and then that of the schedule, until even those are more than what
-        the best one takes."""
+        """The first in rank of them."""
+        best = self._first(inf, lambda batch, recompute: True)
+        assert best is not None
+        return best
+
+    def best_resuming(self, limit: float) -> Candidate | None:
+        """The first in rank of those that can go on after an interruption; None: none does within
+        so many seconds a step."""
+        return self._first(limit, lambda batch, recompute: batch.resumes(recompute))
+
+    def _first(
+        self, limit: float, accepts: Callable[[BatchView, Recompute], bool]
+    ) -> Candidate | None:
+        """The first in rank: pipelines are simulated in the order of the least seconds, first the
+        quick bound and then that of the schedule, until even those are more than the limit or than
+        what the best one takes."""
         best: Candidate | None = None
-        limit = inf
         waiting: list[tuple[float, int, Passes | None]] = [
             (each[0], number, None) for number, each in enumerate(self._found)
         ]
@@ -92,13 +128,15 @@ class Contenders:
             _, number, passes = waiting[0]
             _, sizes, size, recompute, batch = self._found[number]
             if passes is None:
+                if not accepts(batch, recompute):
+                    heappop(waiting)
+                    continue
                 passes = batch.passes(recompute)
                 heapreplace(waiting, (passes.least_seconds(), number, passes))
                 continue
             heappop(waiting)
             seconds = simulated_seconds(passes)
-            candidate = Candidate(sizes, size, recompute, self._verdict, seconds)
-            if best is None or candidate.order < best.order:
+            candidate = Candidate(sizes, size, recompute, self._verdict, seconds, batch)
+            if seconds <= limit and (best is None or candidate.order < best.order):
                 best, limit = candidate, seconds + SAME_SECONDS
-        assert best is not None
         return best

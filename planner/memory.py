@@ -16,6 +16,9 @@ RUNNING = tuple(moment for moment in Moment if moment in RUNNING_MOMENTS)
 MOST_IN_FLIGHT = frozenset({Moment.LAYER, Moment.LOSS, Moment.HEAD})
 LEVELS = ("pipeline", "batch", "recompute", "schedule")
 
+# The limit of a stage that is fullest while it saves, and what it has then beside its terms.
+SAVING, SAVED_EXPERTS = "saving", "experts_in_one_piece"
+
 _BYTES_AT = {
     (level, moment): tuple(
         term.bytes for term in TERMS if term.level == level and moment in term.moments
@@ -45,8 +48,10 @@ WAITING_WEIGHT_GRADIENTS = 0.5
 # nothing holds these states when the first step begins.
 ASSUMED_RESUMED_STATES = 1.0
 
-# Device use less reserved of one process without NCCL: 0.69 to 0.86 GiB on 18 rows of real ranks
-# (2026-11-24); the largest.
+# Device use less reserved of one process without NCCL. It grows as kernels are loaded: of ranks
+# that ran one after another in a process, 25 on an H100 had 0.70 GiB at first and 0.86 at last
+# (benchmarks/memory/fresh_h100.jsonl), 35 on an H200 0.82 to 0.93, half of them less than this
+# (2026-11-30). A run loads the kernels of one model. NCCL's were fitted beside this number.
 CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 
 
@@ -54,9 +59,10 @@ CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 class StageMemory:
     """Memory of a stage's worst rank, in bytes. `terms` are those alive at `peak_moment`, which in
     a layer is `layer_moment`, an id of planner.layer_moments. `limit_moment` and `limit_terms` are
-    those of the peak at the imbalance at which fit is decided. `nccl` are those of its rank's
-    communicators; `loading`, `saving` and `resuming` are the moments of planner.checkpoint_memory,
-    and `device_used_resumed` is of steps after it."""
+    those of the fullest moment at the imbalance at which fit is decided, steps and saving. `nccl`
+    are those of its rank's communicators; `loading`, `saving` and `resuming` are the moments of
+    planner.checkpoint_memory. `device_used` is what fit is decided on; `device_used_resumed` is the
+    same after resuming."""
 
     terms: dict[str, int]
     peak_moment: Moment
@@ -79,12 +85,29 @@ class StageMemory:
     limit_terms: dict[str, int]
 
 
+def decided_saving_bytes(shape: StageShape) -> float:
+    """Bytes allocated while a checkpoint is written, of what neither recomputation nor the schedule
+    decides."""
+    decided = sum(level_bytes(shape, level, Moment.STEADY) for level in LEVELS[:2])
+    return decided + shape.exported_bytes
+
+
+def saving_bytes(shape: StageShape, decided: float) -> float:
+    """All bytes allocated then, from those that were decided before."""
+    return decided + sum(level_bytes(shape, level, Moment.STEADY) for level in LEVELS[2:])
+
+
 def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:
     """Bytes of the terms of one level that are alive at a moment."""
     total = 0.0
     for size in _BYTES_AT[level, moment]:
         total += size(shape)
     return total
+
+
+def resumed_bytes(shape: StageShape) -> float:
+    """What a rank has reserved besides, once it was resumed."""
+    return ASSUMED_RESUMED_STATES * remade_bytes(shape)
 
 
 def reserved_bytes(shape: StageShape, allocated_bytes: float, static_bytes: float) -> float:
@@ -126,7 +149,9 @@ def stage_memory(
 ) -> StageMemory:
     """Peaks of a stage; `imbalanced` is its shape at the workload's routing imbalance.
 
-    Fit is decided on `device_used`: reserved memory at that imbalance, the CUDA context and NCCL.
+    Fit is decided on `device_used`: reserved memory at that imbalance, or what is allocated while a
+    checkpoint is written where that is more, the CUDA context and NCCL. What is allocated while
+    weights come in is always less (tests hold it).
     """
     alive = _moments(shape)
     totals = {moment: sum(terms.values()) for moment, terms in alive.items()}
@@ -141,7 +166,14 @@ def stage_memory(
     at_imbalance = sum(fullest.values())
     static = sum(size for name, size in fullest.items() if name in _STATIC)
     reserved = reserved_bytes(imbalanced, at_imbalance, static)
-    remade = ASSUMED_RESUMED_STATES * remade_bytes(shape)
+    saving = totals[Moment.STEADY] + shape.exported_bytes
+    held = max(reserved, saving)
+    limit = imbalanced.layer_moment if limit_moment is Moment.LAYER else limit_moment.value
+    if saving > reserved:
+        limit, fullest = (
+            SAVING,
+            {**alive[Moment.STEADY], SAVED_EXPERTS: round(shape.exported_bytes)},
+        )
     between = Between(after_build=totals[Moment.BUILD], steady=totals[Moment.STEADY])
     return StageMemory(
         terms=alive[peak_moment],
@@ -155,12 +187,10 @@ def stage_memory(
         peak_allocated_at_imbalance=at_imbalance,
         peak_reserved=round(reserved),
         nccl=round(nccl),
-        device_used=round(device_used(reserved, nccl)),
+        device_used=round(device_used(held, nccl)),
         **checkpoint_bytes(shape, between),
-        device_used_resumed=round(device_used(reserved + remade, nccl)),
+        device_used_resumed=round(device_used(held + resumed_bytes(shape), nccl)),
         usable=usable_bytes,
-        limit_moment=(
-            imbalanced.layer_moment if limit_moment is Moment.LAYER else limit_moment.value
-        ),
+        limit_moment=limit,
         limit_terms=fullest,
     )

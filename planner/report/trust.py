@@ -68,7 +68,8 @@ def odds(problem: Problem, plan: Plan) -> str:
     rounded = round(100 * plan.odds_of_fitting)
     chances = min(99, rounded) if rounded else "less than 1"
     left_out = ", ".join([*unmeasured(problem, plan.layout), *NEVER_MEASURED])
-    return f"{chances} in 100 that it fits, if errors are as measured; not measured: {left_out}"
+    what = "it fits" if plan.lacks is None else "it fits its GPUs, not its hosts"
+    return f"{chances} in 100 that {what}, if errors are as measured; not measured: {left_out}"
 
 
 def trust(problem: Problem, plan: Plan) -> str:

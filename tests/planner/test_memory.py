@@ -69,7 +69,18 @@ def test_device_use_is_what_is_reserved_the_context_and_communicators(case: Case
     for stage in memory(case):
         assert stage.peak_allocated <= stage.peak_allocated_at_imbalance < stage.peak_reserved
         beside = CUDA_CONTEXT_BYTES + stage.nccl
-        assert isclose(stage.device_used, stage.peak_reserved + beside, abs_tol=1)
+        held = max(stage.peak_reserved, stage.saving)
+        assert isclose(stage.device_used, held + beside, abs_tol=1)
+        assert stage.loading < stage.peak_reserved
+        assert (stage.limit_moment == "saving") == (stage.saving > stage.peak_reserved)
+
+
+@given(cases())
+def test_the_terms_of_the_limit_add_up_to_it(case: Case) -> None:
+    for stage in memory(case):
+        saves = stage.limit_moment == "saving"
+        limit = stage.saving if saves else stage.peak_allocated_at_imbalance
+        assert isclose(sum(stage.limit_terms.values()), limit, abs_tol=1)
 
 
 def assert_never_less(before: Case, after: Case) -> None:

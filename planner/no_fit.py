@@ -122,20 +122,13 @@ def _because(problem: Problem, result: SearchResult) -> list[Reason]:
     if not result.beyond_hosts:
         assert result.nearest_miss is not None
         return [_nearest(problem, result.nearest_miss)]
-    roomy = search(Evaluator(_on_large_hosts(problem)))
-    if roomy.ranked:
-        return [_host(problem, roomy)]
-    assert roomy.nearest_miss is not None
-    return [_nearest(problem, roomy.nearest_miss)]
+    return [_host(problem)]
 
 
-def _on_large_hosts(problem: Problem) -> Problem:
-    """The problem where the memory of hosts is never too little."""
-    return replace(problem, cluster=replace(problem.cluster, host_memory_bytes=ENDLESS_BYTES))
-
-
-def _host(problem: Problem, roomy: SearchResult) -> Reason:
+def _host(problem: Problem) -> Reason:
     """What of the layouts that fit the GPUs takes least of a node's memory."""
+    large = replace(problem.cluster, host_memory_bytes=ENDLESS_BYTES)
+    roomy = search(Evaluator(replace(problem, cluster=large)))
     evaluator = Evaluator(problem)
 
     def needed(layout: Layout) -> dict[str, int]:

@@ -83,8 +83,8 @@ class Rejection:
 class SearchResult:
     """`ranked` holds the best layout of every grid that fits, and the fastest that can go on after
     an interruption where that is none of them: `resuming` is the place, from 1, of the first that
-    can. `nearest_miss` is of the GPUs, when none fits; `beyond_hosts` counts the legal ones that
-    need more memory than a node has."""
+    can. `nearest_miss` is of those that exceed the GPUs; `beyond_hosts` counts those that fit the
+    GPUs and need more memory than a node has."""
 
     enumerated: int
     legal: int
@@ -164,11 +164,7 @@ def _gather(
     assert sizes.split is not None
     view = evaluator.pipeline(grid, sizes.split, sizes.dispatcher)
     usable = evaluator.problem.cluster.gpu.memory_usable_bytes
-    layouts = len(pipeline.micro_batches) * len(pipeline.recomputes)
-    tally.legal += layouts
-    if view.host_verdict is Verdict.EXCEEDS:
-        tally.beyond_hosts += layouts
-        return
+    tally.legal += len(pipeline.micro_batches) * len(pipeline.recomputes)
     remaining = list(pipeline.recomputes)
     for micro_batch_size in pipeline.micro_batches:
         if not view.is_full(micro_batch_size):
@@ -183,6 +179,9 @@ def _gather(
             if found is Verdict.EXCEEDS:
                 remaining.remove(recompute)
                 tally.missed(used, sizes, micro_batch_size, recompute)
+                continue
+            if view.host_verdict is Verdict.EXCEEDS:
+                tally.beyond_hosts += 1
                 continue
             tally.fitting += 1
             if fits_without:

@@ -31,8 +31,8 @@ def header(answer: Answer) -> list[tuple[str, str]]:
         pairs.append(
             (
                 "Search",
-                f"{result.enumerated} layouts -> {result.legal} legal{_beyond_hosts(result)} -> "
-                f"{result.fitting} fit; "
+                f"{result.enumerated} layouts -> {result.legal} legal -> {result.fitting} fit"
+                f"{_beyond_hosts(result)}; "
                 f"the best of each of {answer.grids_that_fit} grids, ranked by tokens/s",
             )
         )
@@ -43,10 +43,8 @@ def header(answer: Answer) -> list[tuple[str, str]]:
 
 
 def _beyond_hosts(result: SearchResult) -> str:
-    """How many layouts nobody looked at further."""
-    return (
-        f", {result.beyond_hosts} of them beyond the hosts' memory" if result.beyond_hosts else ""
-    )
+    """How many layouts fit but for the memory of a node."""
+    return f", {result.beyond_hosts} more but for the hosts' memory" if result.beyond_hosts else ""
 
 
 def _resuming(answer: Answer, result: SearchResult) -> str:

@@ -117,12 +117,12 @@ def look_at_all(stated: Problem) -> Naive:
         used = max(stage.device_used for stage in stages)
         host = host_memory_bytes(stated, layout, [batch.parameters(at) for at in range(layout.pp)])
         on_host = verdict_on_host(stated, host)
-        if on_host is Verdict.EXCEEDS:
-            found.beyond_hosts += 1
-            continue
         if used > usable:
             if found.least_over is None or used < found.least_over[0]:
                 found.least_over = (used, layout)
+            continue
+        if on_host is Verdict.EXCEEDS:
+            found.beyond_hosts += 1
             continue
         found.fitting += 1
         total = round(batch.step_time(layout.recompute).total, 9)

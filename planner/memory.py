@@ -137,6 +137,12 @@ def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
     return {moment: terms for moment, terms in found.items() if passes(shape, moment)}
 
 
+def _fullest(moments: dict[Moment, dict[str, int]]) -> tuple[str, dict[str, int]]:
+    """The moment with most bytes, and its terms."""
+    moment = max(moments, key=lambda moment: sum(moments[moment].values()))
+    return moment.value, moments[moment]
+
+
 def passes(shape: StageShape, moment: Moment) -> bool:
     """Whether the stage comes to a moment: only the last has a loss, the first an embedding."""
     if moment in IN_LAST_STAGE:
@@ -157,23 +163,17 @@ def stage_memory(
     totals = {moment: sum(terms.values()) for moment, terms in alive.items()}
     running = [moment for moment in RUNNING if moment in totals]
     peak_moment = max((*running, Moment.OPTIMIZER), key=totals.__getitem__)
-    peak = totals[peak_moment]
-    limit_moment, fullest = peak_moment, alive[peak_moment]
+    limit, limit_terms = peak_moment.value, alive[peak_moment]
     if imbalanced is not shape:
-        limit_moment, fullest = max(
-            _moments(imbalanced).items(), key=lambda moment: sum(moment[1].values())
-        )
-    at_imbalance = sum(fullest.values())
-    static = sum(size for name, size in fullest.items() if name in _STATIC)
+        limit, limit_terms = _fullest(_moments(imbalanced))
+    at_imbalance = sum(limit_terms.values())
+    static = sum(size for name, size in limit_terms.items() if name in _STATIC)
     reserved = reserved_bytes(imbalanced, at_imbalance, static)
     saving = totals[Moment.STEADY] + shape.exported_bytes
     held = max(reserved, saving)
-    limit = imbalanced.layer_moment if limit_moment is Moment.LAYER else limit_moment.value
     if saving > reserved:
-        limit, fullest = (
-            SAVING,
-            {**alive[Moment.STEADY], SAVED_EXPERTS: round(shape.exported_bytes)},
-        )
+        limit = SAVING
+        limit_terms = alive[Moment.STEADY] | {SAVED_EXPERTS: round(shape.exported_bytes)}
     between = Between(after_build=totals[Moment.BUILD], steady=totals[Moment.STEADY])
     return StageMemory(
         terms=alive[peak_moment],
@@ -183,7 +183,7 @@ def stage_memory(
         steady=totals[Moment.STEADY],
         peak_forward_backward=max(totals[moment] for moment in running),
         peak_optimizer_step=totals[Moment.OPTIMIZER],
-        peak_allocated=peak,
+        peak_allocated=totals[peak_moment],
         peak_allocated_at_imbalance=at_imbalance,
         peak_reserved=round(reserved),
         nccl=round(nccl),
@@ -191,6 +191,6 @@ def stage_memory(
         **checkpoint_bytes(shape, between),
         device_used_resumed=round(device_used(held + resumed_bytes(shape), nccl)),
         usable=usable_bytes,
-        limit_moment=limit,
-        limit_terms=fullest,
+        limit_moment=imbalanced.layer_moment if limit == Moment.LAYER else limit,
+        limit_terms=limit_terms,
     )

@@ -51,7 +51,8 @@ ASSUMED_RESUMED_STATES = 1.0
 # Device use less reserved of one process without NCCL. It grows as kernels are loaded: of ranks
 # that ran one after another in a process, 25 on an H100 had 0.70 GiB at first and 0.86 at last
 # (benchmarks/memory/fresh_h100.jsonl), 35 on an H200 0.82 to 0.93, half of them less than this
-# (2026-11-30). A run loads the kernels of one model. NCCL's were fitted beside this number.
+# (benchmarks/steptime/one_rank_h200.jsonl). A run loads the kernels of one model. NCCL's were
+# fitted beside this number.
 CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 
 
@@ -155,9 +156,8 @@ def stage_memory(
 ) -> StageMemory:
     """Peaks of a stage; `imbalanced` is its shape at the workload's routing imbalance.
 
-    Fit is decided on `device_used`: reserved memory at that imbalance, or what is allocated while a
-    checkpoint is written where that is more, the CUDA context and NCCL. What is allocated while
-    weights come in is always less (tests hold it).
+    Fit is decided on `device_used`: the CUDA context, NCCL, and reserved memory at that imbalance,
+    or what saving has allocated where that is more. Loading has always less (tests hold it).
     """
     alive = _moments(shape)
     totals = {moment: sum(terms.values()) for moment, terms in alive.items()}

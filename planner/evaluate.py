@@ -350,10 +350,12 @@ class BatchView:
                 if total > size:
                     fullest, size = moment, total
             reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
-            held = max(reserved, saving_bytes(shape, batch.decided_saving[stage]))
+            if shape.exported_bytes:  # else no stage is fullest between steps (tests hold it)
+                saving = saving_bytes(shape, batch.decided_saving[stage])
+                reserved = max(reserved, saving)
             if resumed:
-                held += resumed_bytes(shape)
-            used = device_used(held, nccl[stage])
+                reserved += resumed_bytes(shape)
+            used = device_used(reserved, nccl[stage])
             if used > most:
                 most = used
                 if most > limit:

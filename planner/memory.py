@@ -95,7 +95,8 @@ def decided_saving_bytes(shape: StageShape) -> float:
 
 def saving_bytes(shape: StageShape, decided: float) -> float:
     """All bytes allocated then, from those that were decided before."""
-    return decided + sum(level_bytes(shape, level, Moment.STEADY) for level in LEVELS[2:])
+    recompute = level_bytes(shape, "recompute", Moment.STEADY)
+    return decided + recompute + level_bytes(shape, "schedule", Moment.STEADY)
 
 
 def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:

@@ -64,6 +64,7 @@ LACKS = Reason(
     "reason.host",
     {"moment": "saving", "needed_gib": 300, "has_gib": 256, "instead": "take 2 nodes"},
 )
+ASSUMED = Reason("reason.host_assumed", {**LACKS.values, "topology": "mine"})
 NEVER_SAVED = make_run(ep=8, site=ON_DLC, settings=("no_save_optim=true",))
 RESTARTED = replace(ON_DLC, dlc=replace(ON_DLC.dlc, max_restarts=2))
 TROUBLES: dict[str, tuple[Run, str, str, str]] = {
@@ -90,6 +91,12 @@ TROUBLES: dict[str, tuple[Run, str, str, str]] = {
         "plan",
         "warn",
         "only just",
+    ),
+    "hosts whose memory is only assumed": (
+        replace(RUN, plan=replace(RUN.plan, verdict="tight", reasons=[ASSUMED])),
+        "plan",
+        "warn",
+        "it may not fit: saving takes 300 GiB of a node's memory, roughly, and mine assumes 256",
     ),
     "a batch that replicas cannot share": (
         with_layout(RUN, global_batch_size=17),

@@ -77,6 +77,7 @@ def test_the_memory_of_hosts_that_is_only_assumed_makes_a_plan_tight() -> None:
     plan = plan_of(on_hosts(problem(), 256, assumed=True))
 
     assert plan.verdict == "tight"
+    assert "that it fits its GPUs, if not its hosts as assumed" in odds(problem(), plan)
     assert "mine assumes 256.0: say what yours has, by host_memory_gib" in lacks(plan)
 
 

@@ -54,8 +54,7 @@ def train_sh(run: Run) -> str:
 
 def node_env_sh(run: Run) -> str:
     """What every script sources: the variables of its node, and defaults of the stack and site."""
-    defaults = {"PYTORCH_CUDA_ALLOC_CONF": run.stack.allocator_setting, **run.site.env}
-    rows = [["set_default", name, value] for name, value in defaults.items() if value]
+    rows = [["set_default", name, value] for name, value in run.environment.items()]
     cache = shlex.quote(Folders(run.site.workspace).cache) if run.site.workspace else '"$PWD/cache"'
     lines = [*map(shell_words, rows), f"set_default MODELSCOPE_CACHE {cache}"]
     return fill(TEMPLATES / "node_env.sh", defaults="\n".join(lines))

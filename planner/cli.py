@@ -285,17 +285,21 @@ def check(
 def verify(
     run_folder: Annotated[Path, typer.Argument(help="A run folder: it holds run.json.")],
     stage: Annotated[
-        int | None, typer.Option(min=0, help="Pipeline stage; the fullest when not given.")
+        list[int] | None,
+        typer.Option(min=0, help="Pipeline stage, more than once for more; else the fullest."),
     ] = None,
+    every_stage: Annotated[
+        bool, typer.Option("--every-stage", help="All stages, one after the other.")
+    ] = False,
     trace: Annotated[
         bool, typer.Option("--trace", help="List the largest tensors at the peak.")
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Train one rank of a run on this GPU; compare its memory with the plan."""
+    """Train a rank of a stage of a run on this GPU; compare its memory with the plan."""
     from measure.verify.command import run_verify
 
-    run_verify(run_folder, stage=stage, trace=trace, as_json=json)
+    run_verify(run_folder, stages=stage or [], every=every_stage, trace=trace, as_json=json)
 
 
 @app.command()

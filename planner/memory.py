@@ -16,9 +16,6 @@ RUNNING = tuple(moment for moment in Moment if moment in RUNNING_MOMENTS)
 MOST_IN_FLIGHT = frozenset({Moment.LAYER, Moment.LOSS, Moment.HEAD})
 LEVELS = ("pipeline", "batch", "recompute", "schedule")
 
-# The limit of a stage that is fullest while it saves, and what it has then beside its terms.
-SAVING, SAVED_EXPERTS = "saving", "experts_in_one_piece"
-
 _BYTES_AT = {
     (level, moment): tuple(
         term.bytes for term in TERMS if term.level == level and moment in term.moments
@@ -27,6 +24,10 @@ _BYTES_AT = {
     for moment in Moment
 }
 
+# When a stage is fullest that has more while it saves than in steps, and what it has beside terms.
+SAVING, SAVED_EXPERTS = "saving", "experts_in_one_piece"
+
+_KEPT = frozenset(term.id for term in TERMS if Moment.STEADY in term.moments)
 _STATIC = frozenset(term.id for term in TERMS if term.level == "pipeline")
 
 # What torch's allocator reserves beside what is allocated at the peak, with expandable segments:
@@ -59,11 +60,12 @@ CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
     """Memory of a stage's worst rank, in bytes. `terms` are those alive at `peak_moment`, which in
-    a layer is `layer_moment`, an id of planner.layer_moments. `limit_moment` and `limit_terms` are
-    those of the fullest moment at the imbalance at which fit is decided, steps and saving. `nccl`
-    are those of its rank's communicators; `loading`, `saving` and `resuming` are the moments of
-    planner.checkpoint_memory. `device_used` is what fit is decided on; `device_used_resumed` is the
-    same after resuming."""
+    a layer is `layer_moment`, an id of planner.layer_moments. What ends in `_at_imbalance`, and
+    reserved memory and device use, are at the routing imbalance at which fit is decided; the
+    optimizer's step and what is there between steps do not depend on it. `nccl` are those of its
+    rank's communicators; `loading`, `saving` and `resuming` are the moments of
+    planner.checkpoint_memory. `device_used` is what fit is decided on, of steps or of saving;
+    `device_used_resumed` is the same after resuming."""
 
     terms: dict[str, int]
     peak_moment: Moment
@@ -73,6 +75,10 @@ class StageMemory:
     peak_forward_backward: int
     peak_optimizer_step: int
     peak_allocated: int
+    terms_at_imbalance: dict[str, int]
+    peak_moment_at_imbalance: Moment
+    layer_moment_at_imbalance: str | None
+    peak_forward_backward_at_imbalance: int
     peak_allocated_at_imbalance: int
     peak_reserved: int
     nccl: int
@@ -82,8 +88,22 @@ class StageMemory:
     resuming: int
     device_used_resumed: int
     usable: int
-    limit_moment: str
-    limit_terms: dict[str, int]
+
+    @property
+    def limit_moment(self) -> str:
+        """When the stage is at its fullest at that imbalance: saving, a moment of a step, or an id
+        of planner.layer_moments."""
+        if self.saving > self.peak_reserved:
+            return SAVING
+        return self.layer_moment_at_imbalance or self.peak_moment_at_imbalance.value
+
+    @property
+    def limit_terms(self) -> dict[str, int]:
+        """Bytes by term then; while it saves, those of the peak that stay between steps."""
+        if self.limit_moment != SAVING:
+            return self.terms_at_imbalance
+        kept = {name: size for name, size in self.terms_at_imbalance.items() if name in _KEPT}
+        return kept | {SAVED_EXPERTS: self.saving - self.steady}
 
 
 def decided_saving_bytes(shape: StageShape) -> float:
@@ -139,10 +159,8 @@ def _moments(shape: StageShape) -> dict[Moment, dict[str, int]]:
     return {moment: terms for moment, terms in found.items() if passes(shape, moment)}
 
 
-def _fullest(moments: dict[Moment, dict[str, int]]) -> tuple[str, dict[str, int]]:
-    """The moment with most bytes, and its terms."""
-    moment = max(moments, key=lambda moment: sum(moments[moment].values()))
-    return moment.value, moments[moment]
+def _totals(alive: dict[Moment, dict[str, int]]) -> dict[Moment, int]:
+    return {moment: sum(terms.values()) for moment, terms in alive.items()}
 
 
 def passes(shape: StageShape, moment: Moment) -> bool:
@@ -161,20 +179,16 @@ def stage_memory(
     or what saving has allocated where that is more. Loading has always less (tests hold it).
     """
     alive = _moments(shape)
-    totals = {moment: sum(terms.values()) for moment, terms in alive.items()}
+    fuller = alive if imbalanced is shape else _moments(imbalanced)
+    totals, at_imbalance = _totals(alive), _totals(fuller)
     running = [moment for moment in RUNNING if moment in totals]
-    peak_moment = max((*running, Moment.OPTIMIZER), key=totals.__getitem__)
-    limit, limit_terms = peak_moment.value, alive[peak_moment]
-    if imbalanced is not shape:
-        limit, limit_terms = _fullest(_moments(imbalanced))
-    at_imbalance = sum(limit_terms.values())
-    static = sum(size for name, size in limit_terms.items() if name in _STATIC)
-    reserved = reserved_bytes(imbalanced, at_imbalance, static)
-    saving = totals[Moment.STEADY] + shape.exported_bytes
-    held = max(reserved, saving)
-    if saving > reserved:
-        limit = SAVING
-        limit_terms = alive[Moment.STEADY] | {SAVED_EXPERTS: round(shape.exported_bytes)}
+    decisive = (*running, Moment.OPTIMIZER)
+    peak_moment = max(decisive, key=totals.__getitem__)
+    limit_moment = max(decisive, key=at_imbalance.__getitem__)
+    fullest = fuller[limit_moment]
+    static = sum(size for name, size in fullest.items() if name in _STATIC)
+    reserved = reserved_bytes(imbalanced, at_imbalance[limit_moment], static)
+    held = max(reserved, totals[Moment.STEADY] + shape.exported_bytes)
     between = Between(after_build=totals[Moment.BUILD], steady=totals[Moment.STEADY])
     return StageMemory(
         terms=alive[peak_moment],
@@ -185,13 +199,17 @@ def stage_memory(
         peak_forward_backward=max(totals[moment] for moment in running),
         peak_optimizer_step=totals[Moment.OPTIMIZER],
         peak_allocated=totals[peak_moment],
-        peak_allocated_at_imbalance=at_imbalance,
+        terms_at_imbalance=fullest,
+        peak_moment_at_imbalance=limit_moment,
+        layer_moment_at_imbalance=(
+            imbalanced.layer_moment if limit_moment is Moment.LAYER else None
+        ),
+        peak_forward_backward_at_imbalance=max(at_imbalance[moment] for moment in running),
+        peak_allocated_at_imbalance=at_imbalance[limit_moment],
         peak_reserved=round(reserved),
         nccl=round(nccl),
         device_used=round(device_used(held, nccl)),
         **checkpoint_bytes(shape, between),
         device_used_resumed=round(device_used(held + resumed_bytes(shape), nccl)),
         usable=usable_bytes,
-        limit_moment=imbalanced.layer_moment if limit == Moment.LAYER else limit,
-        limit_terms=limit_terms,
     )

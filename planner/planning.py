@@ -38,9 +38,9 @@ class _ConfidenceFile(StrictModel):
     measured: dict[str, _Confidence]
 
 
-# Of a StageMemory: what is no predicted number, or only for reasons.
-_ONLY_FOR_REASONS = ("limit_moment", "limit_terms")
-_NOT_NUMBERS = ("terms", "peak_moment", "layer_moment", "usable", *_ONLY_FOR_REASONS)
+# Of a StageMemory: what is no predicted number.
+_MOMENTS = ("peak_moment", "peak_moment_at_imbalance")
+_NOT_NUMBERS = (*_MOMENTS, "layer_moment", "layer_moment_at_imbalance", "usable")
 
 # Dotted paths of all that a plan predicts.
 PREDICTED = (
@@ -48,7 +48,6 @@ PREDICTED = (
     "stages.expert_parameters",
     "stages.trainable_parameters",
     "stages.compute_seconds",
-    "stages.memory_bytes.terms",
     *(
         f"stages.memory_bytes.{field.name}"
         for field in fields(StageMemory)
@@ -162,8 +161,9 @@ def broken_rules(found: tuple[Violation, ...]) -> list[BrokenRule]:
 
 
 def _memory_to_json(memory: StageMemory) -> dict[str, Any]:
-    found = {k: v for k, v in asdict(memory).items() if k not in _ONLY_FOR_REASONS}
-    found["peak_moment"] = memory.peak_moment.value
+    found = asdict(memory)
+    for name in _MOMENTS:
+        found[name] = found[name].value
     return found
 
 

@@ -83,6 +83,12 @@ class Run:
     task: Task = Task.SFT
     asked: Asked | None = None
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that processes of the run get where a node does not set them."""
+        variables = {"PYTORCH_CUDA_ALLOC_CONF": self.stack.allocator_setting, **self.site.env}
+        return {name: value for name, value in variables.items() if value}
+
     def to_json(self) -> dict[str, Any]:
         """The run as plain values; `from_json` reads them back."""
         parts = {

@@ -13,6 +13,7 @@ from typing import Any
 
 import nvlink_page
 import one_rank
+import plan_verify_page
 import save_page
 import two_gpus_report
 from design_errors import design_page, first_look2, nine_of_ten
@@ -348,7 +349,8 @@ def page(single: list[Rank], real: list[Rank]) -> str:
     lines += [ONE_RANK.format(number=len(single)), *_table(single, list(QUANTITIES))]
     names = ["after_build", "steady", "peak_allocated", "peak_reserved"]
     lines += [REAL_RUNS, *_table(real, names), STEP_BY_STEP, *_steps()]
-    lines += [ONE_PROCESS, *save_page.section(), *nvlink_page.section(), *peers_table()]
+    lines += [ONE_PROCESS, *save_page.section(), *nvlink_page.section()]
+    lines += [*plan_verify_page.section(), *peers_table()]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 

@@ -21,9 +21,8 @@ import torch
 
 from measure.verify import machine
 from measure.verify.rank import measure, prepare
-from measure.verify.row import read_rows
+from measure.verify.row import MOST_LEFT_FOR_NEXT_BYTES, read_rows
 
-MOST_LEFT_BYTES = 2**27  # by a row; more would be missing for the next
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 PACKAGES = ("torch", "transformer-engine", "megatron-core", "mcore-bridge", "ms-swift")
 
@@ -53,7 +52,7 @@ def main() -> None:
         faulthandler.cancel_dump_traceback_later()
         _append(arguments.results, result | _circumstances())
         print(_line(result), flush=True)
-        if not result["left"] or result["left"]["allocated"] > MOST_LEFT_BYTES:
+        if not result["left"] or result["left"]["allocated"] > MOST_LEFT_FOR_NEXT_BYTES:
             sys.exit(TRY_AGAIN)
 
 

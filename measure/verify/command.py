@@ -1,79 +1,124 @@
-"""`plan verify`: one rank of a run, measured on the GPU of this machine beside its prediction."""
+"""`plan verify`: ranks of a run, measured on the GPU of this machine beside their predictions."""
 
 import gc
 import importlib.util
 import json
+import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure.verify.row import Row
+import typer
+
+from measure.verify.report import Verified, to_json, to_text
+from measure.verify.row import MOST_LEFT_FOR_NEXT_BYTES, Row
 from planner.command import write_output
 from planner.dialects import argv, load_dialect, model_hint, translate
 from planner.errors import EnvironmentLacksError, UsageError
 from planner.plan import StagePlan
 from planner.run import Run, read_run
 from planner.units import GIB
+from planner.workload import Workload
 from planner.yaml_files import one_line
 
-DOCUMENTS_PER_PACK = 4  # assumed of the data; none other was measured to matter
 NEEDED = ("torch", "swift", "mcore_bridge", "megatron.core", "transformer_engine")
-MOMENTS = {  # of a stage's memory, as the plan and the measuring name them
-    "after_build": "after building",
-    "steady": "between steps",
-    "peak_allocated": "peak allocated",
-    "peak_reserved": "peak reserved",
-    "device_used": "device use, without NCCL",
-}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """A quantity as predicted and as measured: bytes, seconds or a number."""
+def run_verify(
+    run_folder: Path, *, stages: Sequence[int], every: bool, trace: bool, as_json: bool
+) -> None:
+    """Measures the worst ranks of stages, one after the other in this process, and prints each
+    beside its prediction when it is there; JSON comes at the end, with the error where one ends it
+    early. No stages: the fullest.
 
-    predicted: float
-    measured: float
-
-    @property
-    def error(self) -> float:
-        """Predicted over measured, less one."""
-        return self.predicted / self.measured - 1
-
-
-def run_verify(run_folder: Path, *, stage: int | None, trace: bool, as_json: bool) -> None:
-    """Measures a stage's worst rank and prints it beside the prediction.
-
-    Raises UsageError: those of `read_run`, verify.no_stage, verify.no_config;
-    EnvironmentLacksError: verify.no_stack, verify.no_gpu, verify.failed.
+    Raises UsageError: those of `read_run`, input.not_together, verify.not_asked, verify.no_stage,
+    verify.no_config; EnvironmentLacksError: verify.no_stack, verify.no_gpu, verify.failed,
+    verify.left.
     """
     run = read_run(run_folder)
-    chosen = stage_of(run, stage)
-    row = row_of(run, chosen, model_config(run))
+    workload = _workload(run, run_folder)
+    chosen = stages_of(run, stages, every=every)
+    config = model_config(run)
+    rows = [row_of(run, stage, workload, config) for stage in chosen]
+    for name, value in run.environment.items():  # before torch is there, which reads some
+        os.environ.setdefault(name, value)
     check_machine()
     gc.enable()  # as a run has it: `plan` goes without
+    documents = workload.seq_length / workload.document_tokens
+    found: list[Verified] = []
+    error: EnvironmentLacksError | None = None
+    try:
+        for stage, row in zip(chosen, rows, strict=True):
+            if found:
+                _check_given_back(found[-1], row)
+            result = _measured(row, first=not found, trace=trace)
+            found.append(Verified(stage=stage, row=row, documents=documents, result=result))
+            if not as_json:
+                write_output("\n" * (len(found) > 1) + to_text(run, found[-1]))
+    except EnvironmentLacksError as early:
+        if not (as_json and found):
+            raise
+        error = early
+    if as_json:
+        write_output(to_json(run, found, error))
+    if error:
+        raise typer.Exit(error.exit_status)
+
+
+def _measured(row: Row, *, first: bool, trace: bool) -> dict[str, Any]:
+    """What was measured of a row. Raises EnvironmentLacksError: verify.failed."""
     with redirect_stdout(sys.stderr):  # the stack prints too
         from measure.verify.rank import measure, prepare
 
-        prepare()
+        if first:
+            prepare()
         result = measure(row, traced=trace)
     if not result["ok"]:
-        raise EnvironmentLacksError("verify.failed", rank=row.rank, reason=result["error"])
-    write_output(to_json(chosen, row, result) if as_json else to_text(run, chosen, row, result))
+        raise EnvironmentLacksError(
+            "verify.failed", rank=row.rank, stage=row.stage, reason=result["error"]
+        )
+    return result
 
 
-def stage_of(run: Run, number: int | None) -> StagePlan:
-    """The stage of this number, or the one that is predicted to be the fullest.
+def _check_given_back(before: Verified, row: Row) -> None:
+    """Checks that a rank left no memory that the next would be short of.
 
-    Raises UsageError: verify.no_stage.
+    Raises EnvironmentLacksError: verify.left.
+    """
+    left = before.result["left"]
+    if not left or left["allocated"] > MOST_LEFT_FOR_NEXT_BYTES:
+        size = f"{left['allocated'] / GIB:.2f} GiB" if left else "an unknown part"
+        raise EnvironmentLacksError(
+            "verify.left", size=size, before=before.row.stage, stage=row.stage
+        )
+
+
+def _workload(run: Run, run_folder: Path) -> Workload:
+    """What the run was planned for. Raises UsageError: verify.not_asked."""
+    if run.asked is None:
+        raise UsageError("verify.not_asked", path=run_folder)
+    return run.asked.workload
+
+
+def stages_of(run: Run, numbers: Sequence[int], *, every: bool = False) -> list[StagePlan]:
+    """The stages of these numbers, each once, or all; where none is named, the one that is
+    predicted to be the fullest.
+
+    Raises UsageError: input.not_together, verify.no_stage.
     """
     stages = run.plan.stages
-    if number is None:
-        return max(stages, key=lambda stage: float(stage.memory_bytes["peak_reserved"]))
-    if number >= len(stages):
-        raise UsageError("verify.no_stage", stage=number, last=len(stages) - 1)
-    return stages[number]
+    if every and numbers:
+        raise UsageError("input.not_together", flag="--every-stage", other="--stage")
+    if every:
+        return stages
+    if not numbers:
+        return [max(stages, key=lambda stage: float(stage.memory_bytes["peak_reserved"]))]
+    for number in numbers:
+        if number >= len(stages):
+            raise UsageError("verify.no_stage", stage=number, last=len(stages) - 1)
+    return [stages[number] for number in dict.fromkeys(numbers)]
 
 
 def model_config(run: Run) -> dict[str, Any]:
@@ -91,25 +136,37 @@ def model_config(run: Run) -> dict[str, Any]:
     return content
 
 
-def row_of(run: Run, stage: StagePlan, config: dict[str, Any]) -> Row:
-    """The row that measures the worst rank of a stage."""
-    dialect = run.stack.dialect
+def row_of(run: Run, stage: StagePlan, workload: Workload, config: dict[str, Any]) -> Row:
+    """The row that measures the worst rank of a stage under what its plan is for: its experts at
+    the planned imbalance, documents as long as planned."""
+    dialect, layout = run.stack.dialect, run.plan.layout
     hint = model_hint(run.model.model_type, "", dialect)
     flags = {k: v for k, v in run.plan.args.items() if k not in ("num_train_epochs", "train_iters")}
-    divides = run.plan.args["max_length"] % (2 * DOCUMENTS_PER_PACK * run.plan.layout.cp) == 0
+    # as planner.layer_view has it: with all tokens on one of EP ranks, its load is EP
+    load = min(workload.routing_imbalance, layout.ep) if run.model.is_moe else 1.0
     return Row(
         id=run.model.name,
         family=run.model.model_type,
         set_aside=False,
-        world_size=run.plan.layout.world_size,
+        world_size=layout.world_size,
         rank=stage.worst_rank,
         stage=str(stage.stage),
         config=config,
         model_type=run.site.model_type or (hint.model_type if hint else run.model.model_type),
         template=run.site.template or (hint.template if hint else run.model.model_type),
         argv=argv(translate(flags, load_dialect(dialect))),
-        documents_per_pack=DOCUMENTS_PER_PACK if divides else 1,
+        documents_per_pack=documents_per_pack(workload, layout.cp),
+        expert_load=load,
     )
+
+
+def documents_per_pack(workload: Workload, cp: int) -> int:
+    """How many equal documents are nearest to the planned length: they fill a pack, and CP parts
+    each in 2 * cp pieces (`measure.verify.packs`)."""
+    pack = workload.seq_length
+    lengths = [each for each in range(2 * cp, pack + 1, 2 * cp) if pack % each == 0]
+    nearest = min(lengths, key=lambda each: abs(each - workload.document_tokens), default=pack)
+    return pack // nearest
 
 
 def check_machine() -> None:
@@ -131,59 +188,3 @@ def _is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # the package around it
         return False
-
-
-def compared(stage: StagePlan, result: dict[str, Any]) -> dict[str, Compared]:
-    """What was predicted of a stage beside what was measured of its rank."""
-    memory, after_build = stage.memory_bytes, result["after_build"]["allocated"]
-    measured = {**result, "after_build": after_build}
-    predicted = {name: float(memory[name]) for name in MOMENTS}
-    predicted["device_used"] -= float(memory.get("nccl", 0))  # no other rank is there
-    pairs = {name: (predicted[name], float(measured[name])) for name in MOMENTS}
-    pairs["parameters"] = (stage.parameters, result["parameters"])
-    pairs["compute_seconds"] = (stage.compute_seconds, result["compute_seconds"])
-    return {name: Compared(predicted=p, measured=m) for name, (p, m) in pairs.items()}
-
-
-def to_json(stage: StagePlan, row: Row, result: dict[str, Any]) -> str:
-    """One JSON object: bytes and seconds, and the result as it was measured."""
-    quantities = {
-        name: {"predicted": each.predicted, "measured": each.measured, "error": each.error}
-        for name, each in compared(stage, result).items()
-    }
-    content = {
-        "rank": row.rank,
-        "stage": stage.stage,
-        "compared": quantities,
-        "predicted_terms": stage.terms,
-        "measured": result,
-    }
-    return json.dumps(content, indent=2) + "\n"
-
-
-def to_text(run: Run, stage: StagePlan, row: Row, result: dict[str, Any]) -> str:
-    """What was predicted and measured, a line a moment, then the predicted terms at the peak and
-    the largest tensors that were found there."""
-    pairs = compared(stage, result)
-    stages = len(run.plan.stages)
-    lines = [
-        f"{run.model.name}: rank {row.rank} of {row.world_size}, stage {stage.stage} of {stages}",
-        "",
-        f"{'':<34}{'predicted':>12}{'measured':>12}{'error':>9}",
-        _line("parameters, billions", pairs["parameters"], 1e9, 3),
-        *(_line(f"{title}, GiB", pairs[name], GIB, 2) for name, title in MOMENTS.items()),
-        _line("compute of a step, s", pairs["compute_seconds"], 1.0, 3),
-        "",
-        f"predicted at the peak ({stage.memory_bytes['peak_moment']}), GiB",
-    ]
-    terms = sorted(stage.terms.items(), key=lambda term: -term[1])
-    lines += [f"{size / GIB:10.2f}  {name}" for name, size in terms if size >= GIB / 100]
-    if "trace" in result:
-        lines += ["", "measured at the peak beside what was there between steps, GiB"]
-        lines += [f"{size / GIB:10.2f}  {site}" for size, _, site in result["trace"]["at_peak"]]
-    return "\n".join(lines) + "\n"
-
-
-def _line(title: str, pair: Compared, unit: float, decimals: int) -> str:
-    sizes = (f"{value / unit:>12.{decimals}f}" for value in (pair.predicted, pair.measured))
-    return f"{title:<34}" + "".join(sizes) + f"{pair.error:>+9.1%}"

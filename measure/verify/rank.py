@@ -108,7 +108,12 @@ def _train(row: Row, trainer: Any, result: Result, traced: bool) -> None:
     result |= _summary(steps) | _timed(lambda: trainer.run_train_step(data, None))
     if trainer.config.num_moe_experts:
         result["expert_tokens"] = tokens.summary(arguments, trainer.config.moe_router_topk)
-    if traced and result["compute_seconds"] < TRACED_SECONDS:
+    if traced and result["compute_seconds"] >= TRACED_SECONDS:
+        result["not_traced"] = (
+            f"a step takes {result['compute_seconds']:.1f} s, and tracing a multiple of it; a step "
+            f"of less than {TRACED_SECONDS:g} s is traced"
+        )
+    elif traced:
         result["trace"] = trace.largest_at_peak(lambda: _step(trainer, data))
 
 
@@ -160,7 +165,9 @@ def _timed(step: Callable[[], Any]) -> dict[str, Any]:
 def _counts(trainer: Any) -> dict[str, Any]:
     """Parameters of this rank's chunks, as built: all, trained, and of routed experts."""
     named = [pair for model in trainer.unwrapped_models for pair in model.named_parameters()]
-    layers = [[layer.layer_number for layer in m.decoder.layers] for m in trainer.unwrapped_models]
+    # a multimodal model has its language model beside its towers
+    languages = [getattr(model, "language_model", model) for model in trainer.unwrapped_models]
+    layers = [[layer.layer_number for layer in model.decoder.layers] for model in languages]
     return {
         "parameters": sum(p.numel() for _, p in named),
         "trained_parameters": sum(p.numel() for _, p in named if p.requires_grad),

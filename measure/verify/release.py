@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from measure.verify import routing
+
 PACKAGES = ("megatron", "transformer_engine", "mcore_bridge", "swift")
 
 
@@ -59,12 +61,18 @@ def _holders(tensor: Any) -> list[str]:
 
 def _forget_metrics() -> None:
     """Losses of layers that wait to be logged, and biases of forced routing."""
-    from megatron.core.transformer.moe import moe_logging, moe_utils
+    from megatron.core.transformer.moe import moe_utils
     from megatron.core.transformer.multi_token_prediction import MTPLossLoggingHelper
 
     MTPLossLoggingHelper.tracker = {}
-    moe_utils.RandomSTEShared._cache.clear()
-    moe_logging.set_moe_metrics_tracker(moe_logging.MoEMetricsTracker())
+    if routing.can_bias():
+        moe_utils.RandomSTEShared._cache.clear()
+    if hasattr(moe_utils, "get_moe_layer_wise_logging_tracker"):  # until megatron-core 0.17
+        moe_utils.get_moe_layer_wise_logging_tracker().clear()
+    else:
+        from megatron.core.transformer.moe import moe_logging
+
+        moe_logging.set_moe_metrics_tracker(moe_logging.MoEMetricsTracker())
 
 
 def _caches() -> Iterator[Any]:

@@ -8,19 +8,38 @@ SAMPLE_TOKENS = 16384  # whose routing is tried to find a bias
 BISECTIONS = 20
 
 
+def can_bias() -> bool:
+    """Whether Megatron-Core itself adds a bias to random logits: since 0.17 (transformer/moe/
+    moe_utils.py: apply_biased_logits)."""
+    from megatron.core.transformer.moe import moe_utils
+
+    return hasattr(moe_utils, "RandomSTEShared")
+
+
 def heat_experts(models: list[Any], expert_load: float) -> None:
     """Bias the forced random logits of every router so that this rank's experts get
     `expert_load` times the mean; nothing at 1.0. See `Row.routing_kwargs`."""
     if expert_load == 1.0:
         return
-    from megatron.core.transformer.moe.moe_utils import RandomSTEShared
-
     biases: dict[int, torch.Tensor] = {}
     for layer in _moe_layers(models):
         router = layer.router
         if not biases:
             biases[0] = _bias(router, layer.local_expert_indices, expert_load)
-        RandomSTEShared._cache[router.layer_number] = biases[0]
+        _add(router, biases[0])
+
+
+def _add(router: Any, bias: torch.Tensor) -> None:
+    """Let a router add a bias to its random logits."""
+    if can_bias():
+        from megatron.core.transformer.moe.moe_utils import RandomSTEShared
+
+        RandomSTEShared._cache[router.layer_number] = bias
+        return
+    route = router.routing
+    router.routing = lambda logits, *args, **options: route(
+        logits + bias.to(logits.dtype), *args, **options
+    )
 
 
 def _bias(router: Any, experts: list[int], expert_load: float) -> torch.Tensor:

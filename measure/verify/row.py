@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+# Of config.json, by model type: what planner/architectures reads.
+NUMBERS_OF_EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 TRAIN_ITERS = 1000  # of the learning-rate schedule; how many steps are measured is `Row.steps`
+MOST_LEFT_FOR_NEXT_BYTES = 2**27  # by a row; more would be missing for the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +49,9 @@ class Row:
             raise ValueError(f"not of a row: {sorted(unknown)}")
         return cls(**content)
 
-    def training_argv(self, folder: Path) -> list[str]:
-        """The arguments of `megatron sft` with `folder` as model and output folder."""
+    def training_argv(self, folder: Path, *, can_bias: bool = True) -> list[str]:
+        """The arguments of `megatron sft` with `folder` as model and output folder; `can_bias`:
+        see `routing_kwargs`."""
         site = {
             "model": folder,
             "model_type": self.model_type,
@@ -55,21 +59,23 @@ class Row:
             "dataset": "none.jsonl",
             "output_dir": folder / "output",
             "train_iters": TRAIN_ITERS,
-            "megatron_extra_kwargs": json.dumps(self.routing_kwargs()),
+            "megatron_extra_kwargs": json.dumps(self.routing_kwargs(can_bias=can_bias)),
         }
         return [word for name, value in site.items() for word in (f"--{name}", str(value))] + [
             *self.argv
         ]
 
-    def routing_kwargs(self) -> dict[str, Any]:
-        """What Megatron-Core must be told for the wanted loads: random logits, with a bias or not.
+    def routing_kwargs(self, *, can_bias: bool = True) -> dict[str, Any]:
+        """What Megatron-Core must be told for the wanted loads: random logits, with a bias where it
+        can add one (`routing.can_bias`), else `routing` does.
 
         Source: megatron-core 0.18.1, transformer/moe/router.py:693-705; a negative deviation makes
         it keep each layer's bias (moe_utils.py:1200-1214), which `routing` writes.
         """
-        if "num_experts" not in self.config and "n_routed_experts" not in self.config:
+        language = self.config.get("text_config", self.config)
+        if not any(language.get(name) for name in NUMBERS_OF_EXPERTS):
             return {}
-        if self.expert_load == 1.0:
+        if self.expert_load == 1.0 or not can_bias:
             return {"moe_router_force_load_balancing": True}
         return {"moe_router_force_biased": -1.0}
 

@@ -14,7 +14,7 @@ from swift.megatron.utils import prepare_mcore_model
 from swift.utils.utils import _patch_get_type_hints
 from transformers import AutoConfig, HfArgumentParser
 
-from measure.verify import peers
+from measure.verify import peers, routing
 from measure.verify.packs import packs
 from measure.verify.row import Row
 
@@ -33,7 +33,9 @@ def parse(row: Row, folder: Path) -> Any:
     """
     with _patch_get_type_hints():
         parser = HfArgumentParser([MegatronSftArguments])
-    (arguments,) = parser.parse_args_into_dataclasses(row.training_argv(folder))
+    (arguments,) = parser.parse_args_into_dataclasses(
+        row.training_argv(folder, can_bias=routing.can_bias())
+    )
     arguments.callbacks = []  # they log, save and evaluate
     return arguments
 

@@ -15,5 +15,13 @@ MESSAGES: dict[str, Message] = {
         "run this where the model folder of the run is",
     ),
     "verify.no_stage": Message("the run has no stage {stage}", "give a stage from 0 to {last}"),
-    "verify.failed": Message("rank {rank} could not be measured: {reason}", ""),
+    "verify.not_asked": Message(
+        "{path} does not say what its plan was made for: it was written by a planner of before",
+        "plan again with --output-dir, and verify that folder",
+    ),
+    "verify.failed": Message("rank {rank} of stage {stage} could not be measured: {reason}", ""),
+    "verify.left": Message(
+        "stage {before} left {size} of the GPU's memory, which stage {stage} would be short of",
+        "measure each in a process of its own: plan verify RUN --stage {stage}",
+    ),
 }

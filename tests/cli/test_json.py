@@ -170,7 +170,16 @@ def test_the_verdict_is_missing_only_where_a_broken_rule_leaves_nothing_to_evalu
 # -- what may be left out: nothing -----------------------------------------------------------------
 
 # Objects whose keys are names of things: of terms, rules, flags, values of a message.
-FREE = {"terms", "hidden", "args", "values", "rejected_by_rule", "confidence", "sources"}
+FREE = {
+    "terms",
+    "terms_at_imbalance",
+    "hidden",
+    "args",
+    "values",
+    "rejected_by_rule",
+    "confidence",
+    "sources",
+}
 
 
 def paths(value: object, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -227,6 +236,10 @@ def test_a_plan_adds_up_and_comes_back_from_its_json(case: Case) -> None:
     for stage in made.stages:
         memory = stage.memory_bytes
         assert sum(memory["terms"].values()) == memory["peak_allocated"]
+        assert sum(memory["terms_at_imbalance"].values()) == memory["peak_allocated_at_imbalance"]
+        assert memory["peak_allocated_at_imbalance"] == max(
+            memory["peak_forward_backward_at_imbalance"], memory["peak_optimizer_step"]
+        )
         assert memory["peak_allocated"] == max(
             memory["peak_forward_backward"], memory["peak_optimizer_step"]
         )
@@ -277,14 +290,17 @@ NOT_PREDICTED = {
     "layer_ids",
     "peak_moment",
     "layer_moment",
+    "peak_moment_at_imbalance",
+    "layer_moment_at_imbalance",
     "usable",
     "interval_steps",
 }
 
 
 def predicted(value: object, path: str = "") -> Iterator[str]:
-    """Dotted paths of all predicted numbers; `terms`, `hidden` and `of_which` as a whole."""
-    if isinstance(value, dict) and path.rpartition(".")[2] not in ("terms", "hidden", "of_which"):
+    """Dotted paths of all predicted numbers; terms, `hidden` and `of_which` as a whole."""
+    whole = ("terms", "terms_at_imbalance", "hidden", "of_which")
+    if isinstance(value, dict) and path.rpartition(".")[2] not in whole:
         for key, below in value.items():
             if key not in NOT_PREDICTED:
                 yield from predicted(below, f"{path}.{key}".lstrip("."))

@@ -82,10 +82,13 @@ def test_device_use_is_what_is_reserved_the_context_and_communicators(case: Case
 
 @given(cases())
 def test_the_terms_of_the_limit_add_up_to_it(case: Case) -> None:
+    """Saving may have besides what is not there at the peak."""
     for stage in memory(case):
-        saves = stage.limit_moment == "saving"
-        limit = stage.saving if saves else stage.peak_allocated_at_imbalance
-        assert isclose(sum(stage.limit_terms.values()), limit, abs_tol=1)
+        total = sum(stage.limit_terms.values())
+        if stage.limit_moment == "saving":
+            assert 0.9 * stage.saving < total <= stage.saving
+        else:
+            assert total == stage.peak_allocated_at_imbalance
 
 
 def contexts(rows: str) -> list[float]:

@@ -137,12 +137,13 @@ def _write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), "utf-8")
 
 
-def write_tiny_qwen3_moe(folder: Path) -> Path:
-    """Return `folder`, now with a Qwen3-MoE of 0.2 M parameters, the same at every call."""
+def write_tiny_qwen3_moe(folder: Path, **changes: Any) -> Path:
+    """Return `folder`, now with a Qwen3-MoE of 0.2 M parameters, the same at every call; `changes`
+    are of its config.json."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    write_model(folder, TINY_QWEN3_MOE)
+    write_model(folder, TINY_QWEN3_MOE | changes)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     model.to(torch.bfloat16).save_pretrained(folder)

@@ -63,8 +63,15 @@ SET = (
 )
 
 
+SELECTIVE = Recompute(granularity="selective", modules=("layernorm", "moe_act"))
+
+
 def tiny_run(
-    model_folder: Path, dataset: Path, task: Task = Task.SFT, words: tuple[str, ...] = ()
+    model_folder: Path,
+    dataset: Path,
+    task: Task = Task.SFT,
+    words: tuple[str, ...] = (),
+    recompute: Recompute = SELECTIVE,
 ) -> Run:
     """Two steps of full fine-tuning of the tiny model under EP2, or PP2 where a split is set."""
     model = resolve_model(str(model_folder))
@@ -76,7 +83,7 @@ def tiny_run(
     layout = Layout(
         world_size=2,
         global_batch_size=4,
-        recompute=Recompute(granularity="selective", modules=("layernorm", "moe_act")),
+        recompute=recompute,
         **parallel,
     )
     recipe = replace(

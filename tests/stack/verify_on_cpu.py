@@ -5,7 +5,8 @@ import os
 import warnings
 
 
-def main() -> None:
+def enter_stack() -> None:
+    """Let the CPU answer for torch.cuda. To be called before the stack is imported."""
     os.environ["TORCHDYNAMO_DISABLE"] = "1"  # would look for a C compiler
     warnings.filterwarnings("ignore")
     import cuda_on_cpu
@@ -18,6 +19,11 @@ def main() -> None:
     peers.enter_world(1, 0)  # before the stack is imported
     cuda_on_cpu.answer_megatron_core()
     logging.disable(logging.WARNING)
+
+
+def main() -> None:
+    """Measure the rows of a file."""
+    enter_stack()
     from measure.verify.__main__ import main as verify
 
     verify()

@@ -7,7 +7,7 @@ from math import erf, sqrt
 # What nine of ten predictions of device use were within, on ranks that nobody had looked at
 # (stages.memory_bytes.device_used in data/confidence.yaml, rounded up). A plan "fits" with as much
 # of a GPU to spare: that is 19 of 20 if errors of either sign are as likely.
-MARGIN_FRACTION = 0.057
+MARGIN_FRACTION = 0.055
 
 # Nine of ten errors of a normal distribution are within so many standard deviations.
 _DEVIATIONS_OF_NINE_IN_TEN = 1.645

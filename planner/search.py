@@ -157,8 +157,8 @@ def _gather(
 
     While the pipeline is full, memory never falls as the micro-batch grows (tests hold it), so that
     once a choice of recomputation exceeds the GPU, larger micro-batches are not evaluated. Nor does
-    recomputation save time (tests hold it): where a layout fits without it, and can go on after an
-    interruption, those with it are counted and not kept.
+    recomputation save time (tests hold it): where a layout fits without it, those with it are
+    spare.
     """
     sizes = pipeline.sizes
     assert sizes.split is not None
@@ -184,14 +184,13 @@ def _gather(
                 tally.beyond_hosts += 1
                 continue
             tally.fitting += 1
-            if fits_without:
-                continue
-            if recompute == NO_RECOMPUTE and found is Verdict.FITS:
-                fits_without = batch.resumes(recompute)
             if grid not in grids:
                 grids[grid] = Contenders()
             together = worse(found, view.host_verdict)
-            grids[grid].add(together, sizes, micro_batch_size, recompute, batch)
+            choice = sizes, micro_batch_size, recompute, batch
+            grids[grid].add(together, choice, spare=fits_without)
+            if recompute == NO_RECOMPUTE:
+                fits_without = found is Verdict.FITS
 
 
 def _divisors(number: int) -> list[int]:

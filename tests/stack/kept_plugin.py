@@ -15,7 +15,7 @@ from swift.megatron.callbacks import MegatronCallback, megatron_callbacks_map
 
 
 class KeptCallback(MegatronCallback):  # type: ignore[misc]  # of a package without types
-    """Appends a line a step: for each dispatcher the shapes of held tensors, with gradient or not."""
+    """Appends a line a step: of each dispatcher what it holds, with its gradient or without."""
 
     def on_step_end(self) -> None:
         """After the optimizer's step."""

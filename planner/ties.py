@@ -17,7 +17,7 @@ from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.plan import Plan, Reason
 from planner.planning import confidence
-from planner.search import ASSUMED_TIE_FRACTION
+from planner.ranking import ASSUMED_TIE_FRACTION
 from planner.step_time import CATEGORIES
 
 # What nine of ten predictions of communication and bubbles are within: nobody compared them with

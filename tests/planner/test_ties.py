@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from problems import problem
 
 from planner.evaluate import Evaluator
-from planner.search import ASSUMED_TIE_FRACTION, SearchResult, search
+from planner.ranking import ASSUMED_TIE_FRACTION
+from planner.search import SearchResult, search
 from planner.step_time import CATEGORIES
 from planner.ties import (
     Profile,

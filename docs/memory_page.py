@@ -89,18 +89,26 @@ The term `recomputed_layer` is what the layer builds again until its worst momen
 
 ## Loading, saving, resuming
 
-What a rank has allocated then; `plan --json` has it beside the peaks. A search does not look at
-these: a plan says where saving or resuming needs more than a GPU has, and training does not.
-`device_used_resumed` is the device use of steps after resuming, with the states that loading makes
-once more. That was measured in one run only, whose two steps that were done again had 0.36 and 0.37
-GiB more reserved, with moments of 0.43, and is not explained: by the sources nothing holds them
-then (`tests/stack/test_resuming.py` reads a checkpoint on the CPU). Without optimizer states in
-checkpoints (`no_save_optim`) nothing is made twice, and nothing can go on. Nor is it where they are
-not read (`no_load_optim`): such a run goes on with new moments, and with the learning rate of a
-first step, as ms-swift reads its schedule with them (4.6.0,
+What a rank has allocated then; `plan --json` has it beside the peaks. Fit is decided by saving as
+by steps: `device_used` is of whichever takes more, and the reason `limit` names the moment. Loading
+always takes less. What both have allocated was measured of four ranks, and was within 0.1 %
+(`benchmarks/memory`). Resuming does not decide: of layouts as fast as the first, those that can go
+on after an interruption come first, and an answer whose first plan may not says so at its top, with
+the fastest that can. `device_used_resumed` is the device use after resuming, with the states that
+loading makes once more. That was measured in one run only, whose two steps that were done again had
+0.36 and 0.37 GiB more reserved, with moments of 0.43, and is not explained: by the sources nothing
+holds them then (`tests/stack/test_resuming.py` reads a checkpoint on the CPU). Without optimizer
+states in checkpoints (`no_save_optim`) nothing is made twice, and nothing can go on. Nor is it
+where they are not read (`no_load_optim`): such a run goes on with new moments, and with the
+learning rate of a first step, as ms-swift reads its schedule with them (4.6.0,
 swift/megatron/utils/megatron_lm_utils.py:580).
 
 {{checkpoints}}
+
+A node has its own memory, of which `host_memory_bytes` says what loading, training and saving take
+(`planner/host_memory.py`): ranks that have the same weights share out the writing of them. A layout
+that takes more than a node has does not fit; it is tight where the topology only assumes what a
+node has. The numbers rest on two small runs.
 """
 
 

@@ -60,11 +60,25 @@ def _plan(patient: Patient) -> Iterator[Row]:
     if broken:
         yield Row(FAIL, "plan", broken.message, broken.fix)
     elif "exceeds" in verdicts:
-        yield Row(FAIL, "plan", "it does not fit the GPUs", "plan for more, or let plan search")
+        yield _does_not_fit(plans[verdicts.index("exceeds")])
     elif "tight" in verdicts:
-        yield Row(WARN, "plan", "it fits, but only just", "a batch with unbalanced experts may not")
+        yield _only_just(plans[verdicts.index("tight")])
     else:
         yield Row(OK, "plan", "legal, and it fits")
+
+
+def _does_not_fit(plan: Plan) -> Row:
+    """What a plan exceeds: its hosts, or else its GPUs."""
+    if plan.lacks is not None:
+        return Row(FAIL, "plan", f"it does not fit: {plan.lacks.message}", "let plan search")
+    return Row(FAIL, "plan", "it does not fit the GPUs", "plan for more, or let plan search")
+
+
+def _only_just(plan: Plan) -> Row:
+    """What a plan leaves little of: its hosts' memory, as far as it is known, or its GPUs'."""
+    if plan.lacks is not None:
+        return Row(WARN, "plan", f"it may not fit: {plan.lacks.message}", "look at a node")
+    return Row(WARN, "plan", "it fits, but only just", "a batch with unbalanced experts may not")
 
 
 def _planned_now(run: Run) -> Iterator[Plan]:

@@ -2,11 +2,16 @@
 
 from collections.abc import Collection, Iterator
 
-from planner.cluster import Assumption
+from planner.cluster import Assumption, Cluster
 from planner.collectives import assumed_family
-from planner.communicators import RING_BYTES
+from planner.communicators import (
+    ASSUMED_CHANNELS_BETWEEN_HOSTS,
+    ASSUMED_RINGS_OF_MORE_THAN_TWO,
+    KERNELS_BYTES,
+)
 from planner.efficiency import efficiency_assumptions
 from planner.host_memory import ASSUMED_PROCESS_BYTES
+from planner.layout import Layout
 from planner.memory import (
     ASSUMED_RESUMED_STATES,
     CUDA_CONTEXT_BYTES,
@@ -42,13 +47,13 @@ _DEFAULTS = {
 }
 
 
-def assumptions(problem: Problem, given: Collection[str]) -> list[Assumption]:
-    """All assumptions of a problem; `given` names the flags that the user gave."""
+def assumptions(problem: Problem, layout: Layout, given: Collection[str]) -> list[Assumption]:
+    """All assumptions of a layout of a problem; `given` names the flags that the user gave."""
     return [
         *_defaults(problem, given),
         *_placement(problem, given),
         *_stack(problem),
-        *_guesses(problem),
+        *_guesses(problem, layout),
     ]
 
 
@@ -140,9 +145,8 @@ def _stack(problem: Problem) -> Iterator[Assumption]:
         )
 
 
-def _of_memory(problem: Problem) -> Iterator[Assumption]:
+def _of_memory(problem: Problem, layout: Layout) -> Iterator[Assumption]:
     """The constants that device use has beside what follows from sources."""
-    lora = problem.workload.tuner_type is TunerType.LORA
     yield Assumption(
         id="memory.margin",
         value=MARGIN_FRACTION,
@@ -150,19 +154,13 @@ def _of_memory(problem: Problem) -> Iterator[Assumption]:
         source="kept free by a plan that fits: nine of ten errors on ranks that nobody "
         "had looked at",
     )
-    yield Assumption(
-        id="memory.allocator_holes",
-        value=HOLES_OF_WORKING_MEMORY_LORA if lora else HOLES_OF_WORKING_MEMORY,
-        unit="of working memory",
-        source=f"fitted to measured ranks, with {HOLES_OF_EXPERT_ROWS} of the experts' rows, "
-        f"{HOLES_OF_LOGITS} of a last stage's logits, {WAITING_WEIGHT_GRADIENTS} of a layer's "
-        "weight gradients where they are not fused",
-    )
+    yield from _of_the_allocator(problem, layout)
     yield Assumption(
         id="memory.cuda_context",
         value=CUDA_CONTEXT_BYTES,
         unit="bytes",
-        source="the most of 18 measured ranks",
+        source="it grows with the kernels that are loaded: 0.70 to 0.86 in a process of 25 ranks "
+        "on an H100, 0.82 to 0.93 in one of 35 on an H200, half of them below 0.86",
     )
     if problem.reads_optimizer:
         yield Assumption(
@@ -170,6 +168,58 @@ def _of_memory(problem: Problem) -> Iterator[Assumption]:
             value=ASSUMED_RESUMED_STATES,
             unit="of the moments",
             source="reserved once more in steps after resuming: one run, not explained",
+        )
+
+
+def _of_the_allocator(problem: Problem, layout: Layout) -> Iterator[Assumption]:
+    """What it reserves beside what is allocated, of those holes that a layout has."""
+    lora = problem.workload.tuner_type is TunerType.LORA
+    holes = [
+        (
+            "allocator_holes",
+            HOLES_OF_WORKING_MEMORY_LORA if lora else HOLES_OF_WORKING_MEMORY,
+            "of working memory",
+            "fitted to the reserved memory of 42 measured ranks, as all holes are",
+        )
+    ]
+    if problem.model.is_moe:
+        rows = "whose number always changes"
+        holes.append(("holes_of_expert_rows", HOLES_OF_EXPERT_ROWS, "of the experts' rows", rows))
+    if layout.pp > 1:
+        received = "a neighbour's tensors are received where they were"
+        holes.append(("holes_of_logits", HOLES_OF_LOGITS, "of a last stage's logits", received))
+    if not (problem.stack.apex or lora):
+        unit, stream = "of a layer's weight gradients", "they wait for the stream of DDP"
+        holes.append(("waiting_gradients", WAITING_WEIGHT_GRADIENTS, unit, stream))
+    for name, value, unit, source in holes:
+        yield Assumption(id=f"memory.{name}", value=value, unit=unit, source=source)
+
+
+def _of_nccl(cluster: Cluster) -> Iterator[Assumption]:
+    """What of its communicators does not follow from its source."""
+    if cluster.num_gpus > 1:
+        yield Assumption(
+            id="memory.nccl_kernels",
+            value=KERNELS_BYTES,
+            unit="bytes",
+            source="kernels of NCCL and their local memory, beside the communicators that are "
+            "counted one by one: fitted to ranks of two GPUs",
+        )
+    if cluster.num_gpus > 2:
+        yield Assumption(
+            id="memory.nccl_rings",
+            value=ASSUMED_RINGS_OF_MORE_THAN_TWO,
+            unit="rings",
+            source="a communicator of more than two ranks connects as much, with its tree or "
+            "NVLink SHARP; those of one and two were measured",
+        )
+    if cluster.num_nodes > 1:
+        yield Assumption(
+            id="memory.nccl_channels",
+            value=ASSUMED_CHANNELS_BETWEEN_HOSTS,
+            unit="channels",
+            source="of a communicator with whole hosts, as others log of H100s; half as many "
+            "with a rank of each",
         )
 
 
@@ -204,7 +254,7 @@ def _of_settings(settings: Settings) -> Iterator[Assumption]:
         )
 
 
-def _guesses(problem: Problem) -> Iterator[Assumption]:
+def _guesses(problem: Problem, layout: Layout) -> Iterator[Assumption]:
     cluster = problem.cluster
     yield from _of_settings(problem.settings)
     yield from cluster.assumptions
@@ -213,21 +263,14 @@ def _guesses(problem: Problem) -> Iterator[Assumption]:
         if source is not None:
             yield Assumption(id=f"collectives.{family}", value=family, unit="", source=source)
     yield from efficiency_assumptions(cluster.gpu)
-    yield from _of_memory(problem)
-    yield Assumption(
-        id="memory.nccl",
-        value=RING_BYTES,
-        unit="bytes",
-        source="a communicator of two ranks over NVLink; a rank has about ten of its own groups: "
-        "those of one and two ranks were measured, larger ones and networks follow from NCCL's "
-        "source",
-    )
+    yield from _of_memory(problem, layout)
+    yield from _of_nccl(cluster)
     yield Assumption(
         id="memory.host_process",
         value=ASSUMED_PROCESS_BYTES,
         unit="bytes",
         source="host memory of one training process; what it saves is copied into pinned memory, "
-        "half as much again: two runs were measured",
+        "half as much again: two runs were measured, and fit is decided by it too",
     )
     yield Assumption(
         id="saving.disk",

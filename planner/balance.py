@@ -12,7 +12,7 @@ from planner.evaluate import Evaluator
 from planner.layout import Layout, PipelineSplit
 from planner.split import even_split, faster_exists, split_layers
 from planner.split_costs import layout_costs
-from planner.verdict import Verdict, verdict
+from planner.verdict import Verdict, verdict, worse
 
 # Stages, and steps, whose seconds differ by a smaller part are as fast.
 _TOLERANCE = 1e-6
@@ -54,6 +54,7 @@ class _Judge:
         self.evaluator = evaluator
         self._usable = evaluator.problem.cluster.gpu.memory_usable_bytes
         self._used: dict[Layout, float] = {}
+        self._fit: dict[Layout, tuple[int, bool]] = {}
         self._seconds = step_seconds
 
     def used(self, layout: Layout) -> float:
@@ -63,9 +64,13 @@ class _Judge:
             self._used[layout] = batch.device_used(layout.recompute)
         return self._used[layout]
 
-    def fit(self, layout: Layout) -> int:
-        """The order of the verdict."""
-        return verdict(self.used(layout), self._usable).order
+    def fit(self, layout: Layout) -> tuple[int, bool]:
+        """The order of the verdict, and whether an interrupted run can not go on."""
+        if layout not in self._fit:
+            batch, recompute = self.evaluator.batch(layout), layout.recompute
+            found = worse(verdict(self.used(layout), self._usable), batch.host_verdict)
+            self._fit[layout] = found.order, not batch.resumes(recompute)
+        return self._fit[layout]
 
     def step_seconds(self, layout: Layout) -> float:
         """Of the schedule, simulated."""
@@ -80,7 +85,7 @@ class _Judge:
         fit = self.fit(other)
         if fit > self.fit(layout):
             return False
-        if fit == Verdict.EXCEEDS.order and self.used(other) > self.used(layout):
+        if fit[0] == Verdict.EXCEEDS.order and self.used(other) > self.used(layout):
             return False
         return self.step_seconds(other) <= self.step_seconds(layout) * (1 + _TOLERANCE)
 
@@ -111,7 +116,7 @@ def _stage_seconds(
     batch, recompute = evaluator.batch(layout), layout.recompute
     for split in splits:
         counts = evaluator.split_view(split).counts(recompute)
-        yield batch.stage_seconds(counts, recompute)
+        yield batch.time.by_stage(counts, recompute)
 
 
 def moves_from(split: PipelineSplit, stage: int) -> Iterator[PipelineSplit]:

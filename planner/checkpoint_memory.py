@@ -1,8 +1,10 @@
 """What a rank has allocated while weights come in, while it saves, and while it resumes.
 
-No search looks at these: what trains is not refused for them, and a plan says where they need more
-than a GPU has. Swift is ms-swift 4.6.0, swift/megatron; mc is megatron-core 0.18.1, megatron/core;
-bridge is mcore-bridge 1.6.5; te is Transformer Engine 2.12.0, transformer_engine/pytorch.
+Saving decides fit, as steps do (planner.memory); loading takes less than what is there after it.
+Resuming does not, as it is only partly understood: what trains is not refused for it, one that can
+go on is preferred where both are as fast, and a plan says where it needs more than a GPU has. Swift
+is ms-swift 4.6.0, swift/megatron; mc is megatron-core 0.18.1, megatron/core; bridge is mcore-bridge
+1.6.5; te is Transformer Engine 2.12.0, transformer_engine/pytorch.
 """
 
 from collections.abc import Callable

@@ -16,6 +16,8 @@ NETWORK = "network"
 SPINE = "spine"
 LINK_CLASSES = (NVLINK, PCIE, NETWORK, SPINE)
 
+HOST_MEMORY = "cluster.host_memory_gib"  # the id of an assumption: see planner.topology_files
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
@@ -111,6 +113,11 @@ class Cluster:
     def num_gpus(self) -> int:
         """GPUs of all hosts."""
         return self.num_nodes * self.gpus_per_node
+
+    @property
+    def assumes_host_memory(self) -> bool:
+        """Whether nobody knows what memory the hosts have: their topology assumes it."""
+        return any(each.id == HOST_MEMORY for each in self.assumptions)
 
     @cached_property
     def nvlink_domain_size(self) -> int:

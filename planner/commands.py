@@ -98,11 +98,11 @@ def run_search(
     plans[0] = with_ties(plans[0], ties)
     answer = Answer(
         problem=problem,
-        assumptions=[*assumptions(problem, given), *error_assumptions()],
+        assumptions=[*assumptions(problem, plans[0].layout, given), *error_assumptions()],
         plans=plans,
         search=result,
         search_seconds=clock(),
-        grids_that_fit=len(ranked),
+        grids_that_fit=len({candidate.grid for candidate in ranked}),
         ties=ties,
         pareto=_pareto(problem, reach) if wanted.pareto else None,
         reach=reach,
@@ -177,7 +177,8 @@ def run_check(
     named = replace(named, recompute=_named_recompute(evaluator, named, modules))
     named = _balanced(evaluator, named)
     plan = check_plan(evaluator, named)
-    answer = Answer(problem=problem, assumptions=assumptions(problem, given), plans=[plan])
+    assumed = assumptions(problem, plan.layout, given)
+    answer = Answer(problem=problem, assumptions=assumed, plans=[plan])
     _print(answer, as_json=as_json, next_steps=[])
 
 

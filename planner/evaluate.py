@@ -15,17 +15,20 @@ from planner.compute import Compute
 from planner.efficiency import rates
 from planner.grid_time import GridTime
 from planner.grids import Grids
+from planner.host_memory import host_memory_bytes, verdict_on_host
 from planner.layer_seconds import PartSeconds
 from planner.layer_view import GridSizes, LayerCounts, LayerViews, StageActivations
 from planner.layout import Layout, PipelineSplit, Recompute
 from planner.memory import (
-    MOST_IN_FLIGHT,
     RUNNING,
     StageMemory,
+    decided_saving_bytes,
     device_used,
     level_bytes,
     passes,
     reserved_bytes,
+    resumed_bytes,
+    saving_bytes,
     stage_memory,
 )
 from planner.named_split import named_split
@@ -37,9 +40,11 @@ from planner.problem import Problem
 from planner.schedule import Passes, Schedule, simulated_seconds
 from planner.split import SplitCosts, best_split
 from planner.split_costs import typical_costs
-from planner.split_view import SplitView, StageCounts
-from planner.stage_shape import ENDED_GRAPHS, Moment, StageShape, stage_shape
+from planner.split_view import SplitView
+from planner.stage_filling import candidates, fill, fill_schedule
+from planner.stage_shape import Moment, StageShape, stage_shape
 from planner.step_time import Once, Overlap, StepTime, gradient_buckets, recipe_overlap
+from planner.verdict import Verdict, verdict, worse
 from planner.workload import TunerType
 
 
@@ -167,6 +172,8 @@ class GridView:
         self.shapes = [shapes[stage] for stage in split.like]
         self.static_bytes = [static_bytes[stage] for stage in split.like]
         self.once = [once[stage] for stage in split.like]
+        parameters = [shape.parameters for shape in shapes.values()]
+        self.host_verdict = verdict_on_host(problem, host_memory_bytes(problem, layout, parameters))
         self._batches: dict[int, GridBatch] = {}
 
     def num_microbatches(self, micro_batch_size: int) -> int:
@@ -204,37 +211,6 @@ class GridView:
 Recomputed = tuple[StageActivations, list[tuple[Moment, float]]]
 
 
-def _fill_schedule(
-    shape: StageShape, kept: StageActivations, num_virtual_stages: int, in_flight: float
-) -> None:
-    """Fill in what the schedule decides: schedules share the shape."""
-    shape.num_virtual_stages, shape.in_flight = num_virtual_stages, in_flight
-    rotary = num_virtual_stages * shape.rotary_bytes if kept.whole_layers else 0.0
-    shape.saved_bytes = kept.saved + rotary
-
-
-def _fill(shape: StageShape, kept: StageActivations) -> None:
-    """Fill in what recomputation decides."""
-    shape.checkpoint_bytes = kept.checkpoint
-    shape.checkpoints_bytes, shape.whole_checkpoints_bytes = (
-        kept.checkpoints,
-        kept.whole_checkpoints,
-    )
-    shape.recomputed_bytes, shape.transient_bytes = kept.recomputed, kept.transient
-    shape.layer_moment, shape.layer_in_forward = kept.moment, kept.in_forward
-    shape.dispatcher_holds_graph = kept.holds_graph
-    shape.maps_bytes, shape.checkpointed_maps_bytes = kept.maps, kept.checkpointed_maps
-
-
-def _candidates(shape: StageShape, sizes: list[tuple[Moment, float]]) -> list[tuple[Moment, float]]:
-    """Moments at which a stage may be at its fullest, whatever the schedule adds to them: the
-    fullest of those to which it adds most, those of them that it may lift above that one, and
-    others that are fuller before it does."""
-    most = max(size for moment, size in sizes if moment in MOST_IN_FLIGHT)
-    lifted = most - ENDED_GRAPHS * shape.hidden_states_bytes
-    return [each for each in sizes if each[1] > (lifted if each[0] in MOST_IN_FLIGHT else most)]
-
-
 class GridBatch:
     """A micro-batch on a grid: all that does not depend on the schedule or on recomputation."""
 
@@ -249,6 +225,8 @@ class GridBatch:
         self.shapes = [shapes[stage] for stage in split.like]
         decided = {stage: self._decided(stage) for stage in split.unlike}
         self.decided_bytes = [decided[stage] for stage in split.like]
+        saving = {stage: decided_saving_bytes(shapes[stage]) for stage in split.unlike}
+        self.decided_saving = [saving[stage] for stage in split.like]
         self._recomputed: dict[tuple[object, ...], Recomputed] = {}
         layer = self.layers.any.shape
         embedding, heads = evaluator.ends(layer.tokens, grid.sizes[0])
@@ -276,12 +254,12 @@ class GridBatch:
         if found is None:
             shape = self.shapes[stage]
             kept = self.layers.stage(counts, chunks, recompute, imbalanced=self.skewed)
-            _fill(shape, kept)
+            fill(shape, kept)
             sizes = [
                 (moment, decided + level_bytes(shape, "recompute", moment))
                 for moment, decided in self.decided_bytes[stage]
             ]
-            found = self._recomputed[key] = kept, _candidates(shape, sizes)
+            found = self._recomputed[key] = kept, candidates(shape, sizes)
         return found
 
     def _decided(self, stage: int) -> list[tuple[Moment, float]]:
@@ -309,6 +287,11 @@ class PipelineView:
     grid: GridView
     split: SplitView
 
+    @property
+    def host_verdict(self) -> Verdict:
+        """The verdict on the memory of a node."""
+        return self.grid.host_verdict
+
     def is_full(self, micro_batch_size: int) -> bool:
         """Whether there are enough microbatches for one more to leave memory as it is."""
         schedule = self.schedule(self.grid.num_microbatches(micro_batch_size))
@@ -330,27 +313,48 @@ class BatchView:
     def __init__(self, batch: GridBatch, split: SplitView, schedule: Schedule) -> None:
         self._batch, self._grid, self._split = batch, batch.grid, split
         self._layers, self._schedule = batch.layers, schedule
-        self.num_microbatches = batch.num_microbatches
+        self.num_microbatches, self.time = batch.num_microbatches, batch.time
         self._in_flight = schedule.in_flight
+        self._usable = batch.grid.problem.cluster.gpu.memory_usable_bytes
         grid, chunks = batch.grid, schedule.num_virtual_stages
         self._nccl = grid.evaluator.nccl_bytes(grid.sizes, interleaved=chunks > 1)
 
-    def device_used(self, recompute: Recompute, limit: float = inf) -> float:
-        """Device memory of the fullest stage, in bytes: what decides fit. Where that is above a
-        limit, of the first stage that is."""
+    @property
+    def host_verdict(self) -> Verdict:
+        """The verdict on the memory of a node, whatever is recomputed."""
+        return self._grid.host_verdict
+
+    def verdict(self, recompute: Recompute) -> Verdict:
+        """The verdict on GPUs and hosts."""
+        return worse(verdict(self.device_used(recompute), self._usable), self.host_verdict)
+
+    def resumes(self, recompute: Recompute) -> bool:
+        """Whether an interrupted run can go on, as far as is known."""
+        return self.device_used(recompute, self._usable, resumed=True) <= self._usable
+
+    def device_used(
+        self, recompute: Recompute, limit: float = inf, *, resumed: bool = False
+    ) -> float:
+        """Device memory of the fullest stage, in bytes: what decides fit; of a run that was resumed
+        or not. Where that is above a limit, of the first stage that is."""
         batch, nccl, most = self._batch, self._nccl, 0.0
         counts, chunks = self._split.counts(recompute), self._schedule.num_virtual_stages
         for stage in self._split.decisive:
             shape = batch.shapes[stage]
             kept, decided = batch.recomputed(stage, counts[stage], recompute, chunks)
-            _fill(shape, kept)
-            _fill_schedule(shape, kept, chunks, self._in_flight[stage])
+            fill(shape, kept)
+            fill_schedule(shape, kept, chunks, self._in_flight[stage])
             fullest, size = decided[0][0], 0.0
             for moment, so_far in decided:
                 total = so_far + level_bytes(shape, "schedule", moment)
                 if total > size:
                     fullest, size = moment, total
             reserved = reserved_bytes(shape, size, self._grid.static_bytes[stage][fullest])
+            if shape.exported_bytes:  # else no stage is fullest between steps (tests hold it)
+                saving = saving_bytes(shape, batch.decided_saving[stage])
+                reserved = max(reserved, saving)
+            if resumed:
+                reserved += resumed_bytes(shape)
             used = device_used(reserved, nccl[stage])
             if used > most:
                 most = used
@@ -360,8 +364,7 @@ class BatchView:
 
     def memory(self, recompute: Recompute) -> list[StageMemory]:
         """Memory of every stage's worst rank, term by term."""
-        batch, found = self._batch, []
-        usable = self._grid.problem.cluster.gpu.memory_usable_bytes
+        batch, found, usable = self._batch, [], self._usable
         chunks = self._schedule.num_virtual_stages
         for stage, counts in enumerate(self._split.counts(recompute)):
             shape = decisive = batch.shapes[stage]
@@ -370,8 +373,8 @@ class BatchView:
             for each in (shape, decisive):
                 imbalanced = batch.skewed and each is decisive
                 kept = self._layers.stage(counts, chunks, recompute, imbalanced=imbalanced)
-                _fill(each, kept)
-                _fill_schedule(each, kept, chunks, self._in_flight[stage])
+                fill(each, kept)
+                fill_schedule(each, kept, chunks, self._in_flight[stage])
             found.append(stage_memory(shape, decisive, nccl=self._nccl[stage], usable_bytes=usable))
         return found
 
@@ -381,15 +384,11 @@ class BatchView:
 
     def least_seconds(self, recompute: Recompute) -> float:
         """Seconds that a step takes at least, quickly known."""
-        return self._batch.time.least_seconds(self._split.counts(recompute), recompute)
-
-    def stage_seconds(self, counts: StageCounts, recompute: Recompute) -> list[float]:
-        """Seconds of a microbatch on every stage, if they held so many layers."""
-        return self._batch.time.by_stage(counts, recompute)
+        return self.time.least_seconds(self._split.counts(recompute), recompute)
 
     def passes(self, recompute: Recompute) -> Passes:
         """What the stages do in a step."""
-        return self._batch.time.passes(self._split, self._schedule, recompute)
+        return self.time.passes(self._split, self._schedule, recompute)
 
     def step_seconds(self, recompute: Recompute) -> float:
         """Seconds of a step."""
@@ -397,4 +396,4 @@ class BatchView:
 
     def step_time(self, recompute: Recompute) -> StepTime:
         """Seconds of a step, term by term."""
-        return self._batch.time.step_time(self._split, self._schedule, recompute)
+        return self.time.step_time(self._split, self._schedule, recompute)

@@ -4,6 +4,7 @@ What must be in memory, and the size of a Python process with the stack. Two run
 what the constants are (benchmarks/convert): weights without states, full fine-tuning.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from planner.layer_shape import BF16
@@ -13,6 +14,7 @@ from planner.precision import ASSUMED_PINNED_ROUNDING, state_bytes
 from planner.problem import Problem, Sizes, as_layout
 from planner.stage_shape import expert_shards
 from planner.units import GIB
+from planner.verdict import Verdict, host_verdict
 from planner.workload import TunerType
 
 # A training process with torch, Transformer Engine, its data workers and those that compile
@@ -22,13 +24,14 @@ ASSUMED_PROCESS_BYTES = 4 * GIB
 
 
 def host_memory_bytes(
-    problem: Problem, layout: Layout, stages: list[RankParameters]
+    problem: Problem, layout: Layout, stages: Sequence[RankParameters]
 ) -> dict[str, int]:
     """Bytes a node by moment.
 
-    Loading stages the rank's bf16 weights once on the host; saving stages weights, of LoRA the
-    adapters (see `planner.saving`), and, unless they are not saved, the rank's shard of the
-    optimizer's fp32 states (megatron-core 0.18.1,
+    Loading stages the rank's bf16 weights once on the host. Saving stages what the rank writes:
+    its part of the weights, of LoRA of the adapters, which ranks that have the same share out
+    among them (ms-swift 4.6.0, swift/megatron/utils/megatron_lm_utils.py:357), and, unless they are
+    not saved, as much of the optimizer's fp32 states (megatron-core 0.18.1,
     dist_checkpointing/strategies/filesystem_async.py:243: a pinned copy before writing, whose
     tensors torch rounds up to powers of two). An offloaded optimizer is there from the first step
     on. Not in it: 4 GiB that a start with an empty kernel cache had pinned besides, and the next
@@ -37,20 +40,27 @@ def host_memory_bytes(
     """
     settings, gpus_per_node = problem.settings, problem.cluster.gpus_per_node
     largest = max(stages, key=lambda stage: stage.total)
-    weights = largest.total * BF16
-    sharded = settings.use_distributed_optimizer
-    shard = largest.trainable_dense / (layout.dp * layout.cp if sharded else 1)
-    shard += largest.trainable_expert / (expert_shards(problem, layout) if sharded else 1)
+    dense, experts = layout.dp * layout.cp, expert_shards(problem, layout)
+    shared = largest.trainable_dense / dense + largest.trainable_expert / experts
+    kept = shared if settings.use_distributed_optimizer else largest.trainable
+    written = shared
+    if problem.workload.tuner_type is not TunerType.LORA:
+        written = (largest.total - largest.expert) / dense + largest.expert / experts
     states = state_bytes(settings)
-    lora = problem.workload.tuner_type is TunerType.LORA
-    written = max(stage.trainable for stage in stages) * BF16 if lora else weights
-    saved = written + (0 if problem.recipe.no_save_optim else states.saved * shard)
-    loading, training = ASSUMED_PROCESS_BYTES, ASSUMED_PROCESS_BYTES + states.host * shard
+    saved = written * BF16 + (0 if problem.recipe.no_save_optim else states.saved * shared)
+    loading, training = ASSUMED_PROCESS_BYTES, ASSUMED_PROCESS_BYTES + states.host * kept
     return {
-        "loading": gpus_per_node * (loading + weights),
+        "loading": gpus_per_node * (loading + largest.total * BF16),
         "training": gpus_per_node * round(training),
         "saving": gpus_per_node * round(training + ASSUMED_PINNED_ROUNDING * saved),
     }
+
+
+def verdict_on_host(problem: Problem, needed: dict[str, int]) -> Verdict:
+    """The verdict on what `host_memory_bytes` gave."""
+    cluster = problem.cluster
+    has, assumed = cluster.host_memory_bytes, cluster.assumes_host_memory
+    return host_verdict(max(needed.values()), has, assumed=assumed)
 
 
 def host_memory(problem: Problem, sizes: Sizes) -> dict[str, Any] | None:

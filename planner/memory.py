@@ -24,6 +24,10 @@ _BYTES_AT = {
     for moment in Moment
 }
 
+# When a stage is fullest that has more while it saves than in steps, and what it has beside terms.
+SAVING, SAVED_EXPERTS = "saving", "experts_in_one_piece"
+
+_KEPT = frozenset(term.id for term in TERMS if Moment.STEADY in term.moments)
 _STATIC = frozenset(term.id for term in TERMS if term.level == "pipeline")
 
 # What torch's allocator reserves beside what is allocated at the peak, with expandable segments:
@@ -45,8 +49,11 @@ WAITING_WEIGHT_GRADIENTS = 0.5
 # nothing holds these states when the first step begins.
 ASSUMED_RESUMED_STATES = 1.0
 
-# Device use less reserved of one process without NCCL: 0.69 to 0.86 GiB on 18 rows of real ranks
-# (2026-11-24); the largest.
+# Device use less reserved of one process without NCCL. It grows as kernels are loaded: of ranks
+# that ran one after another in a process, 25 on an H100 had 0.70 GiB at first and 0.86 at last
+# (benchmarks/memory/fresh_h100.jsonl), 35 on an H200 0.82 to 0.93, half of them less than this
+# (benchmarks/steptime/one_rank_h200.jsonl). A run loads the kernels of one model. NCCL's were
+# fitted beside this number.
 CUDA_CONTEXT_BYTES = int(0.86 * GIB)
 
 
@@ -57,7 +64,8 @@ class StageMemory:
     reserved memory and device use, are at the routing imbalance at which fit is decided; the
     optimizer's step and what is there between steps do not depend on it. `nccl` are those of its
     rank's communicators; `loading`, `saving` and `resuming` are the moments of
-    planner.checkpoint_memory, and `device_used_resumed` is of steps after it."""
+    planner.checkpoint_memory. `device_used` is what fit is decided on, of steps or of saving;
+    `device_used_resumed` is the same after resuming."""
 
     terms: dict[str, int]
     peak_moment: Moment
@@ -83,9 +91,32 @@ class StageMemory:
 
     @property
     def limit_moment(self) -> str:
-        """When the stage is at its fullest at that imbalance: a moment, or an id of
-        planner.layer_moments."""
+        """When the stage is at its fullest at that imbalance: saving, a moment of a step, or an id
+        of planner.layer_moments."""
+        if self.saving > self.peak_reserved:
+            return SAVING
         return self.layer_moment_at_imbalance or self.peak_moment_at_imbalance.value
+
+    @property
+    def limit_terms(self) -> dict[str, int]:
+        """Bytes by term then; while it saves, those of the peak that stay between steps."""
+        if self.limit_moment != SAVING:
+            return self.terms_at_imbalance
+        kept = {name: size for name, size in self.terms_at_imbalance.items() if name in _KEPT}
+        return kept | {SAVED_EXPERTS: self.saving - self.steady}
+
+
+def decided_saving_bytes(shape: StageShape) -> float:
+    """Bytes allocated while a checkpoint is written, of what neither recomputation nor the schedule
+    decides."""
+    decided = sum(level_bytes(shape, level, Moment.STEADY) for level in LEVELS[:2])
+    return decided + shape.exported_bytes
+
+
+def saving_bytes(shape: StageShape, decided: float) -> float:
+    """All bytes allocated then, from those that were decided before."""
+    recompute = level_bytes(shape, "recompute", Moment.STEADY)
+    return decided + recompute + level_bytes(shape, "schedule", Moment.STEADY)
 
 
 def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:
@@ -94,6 +125,11 @@ def level_bytes(shape: StageShape, level: str, moment: Moment) -> float:
     for size in _BYTES_AT[level, moment]:
         total += size(shape)
     return total
+
+
+def resumed_bytes(shape: StageShape) -> float:
+    """What a rank has reserved besides, once it was resumed."""
+    return ASSUMED_RESUMED_STATES * remade_bytes(shape)
 
 
 def reserved_bytes(shape: StageShape, allocated_bytes: float, static_bytes: float) -> float:
@@ -139,7 +175,8 @@ def stage_memory(
 ) -> StageMemory:
     """Peaks of a stage; `imbalanced` is its shape at the workload's routing imbalance.
 
-    Fit is decided on `device_used`: reserved memory at that imbalance, the CUDA context and NCCL.
+    Fit is decided on `device_used`: the CUDA context, NCCL, and reserved memory at that imbalance,
+    or what saving has allocated where that is more. Loading has always less (tests hold it).
     """
     alive = _moments(shape)
     fuller = alive if imbalanced is shape else _moments(imbalanced)
@@ -151,7 +188,7 @@ def stage_memory(
     fullest = fuller[limit_moment]
     static = sum(size for name, size in fullest.items() if name in _STATIC)
     reserved = reserved_bytes(imbalanced, at_imbalance[limit_moment], static)
-    remade = ASSUMED_RESUMED_STATES * remade_bytes(shape)
+    held = max(reserved, totals[Moment.STEADY] + shape.exported_bytes)
     between = Between(after_build=totals[Moment.BUILD], steady=totals[Moment.STEADY])
     return StageMemory(
         terms=alive[peak_moment],
@@ -171,8 +208,8 @@ def stage_memory(
         peak_allocated_at_imbalance=at_imbalance[limit_moment],
         peak_reserved=round(reserved),
         nccl=round(nccl),
-        device_used=round(device_used(reserved, nccl)),
+        device_used=round(device_used(held, nccl)),
         **checkpoint_bytes(shape, between),
-        device_used_resumed=round(device_used(reserved + remade, nccl)),
+        device_used_resumed=round(device_used(held + resumed_bytes(shape), nccl)),
         usable=usable_bytes,
     )

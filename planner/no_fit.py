@@ -5,6 +5,7 @@ from math import ceil
 
 from planner.errors import NothingFitsError, PlannerError, UsageError
 from planner.evaluate import Evaluator
+from planner.host_memory import host_memory_bytes
 from planner.layer_shape import BF16
 from planner.layout import Layout
 from planner.memory import StageMemory
@@ -17,6 +18,7 @@ from planner.units import GIB, GIGA
 from planner.workload import Placement, TunerType
 
 SHORTEST_PACK = 1024  # tokens; nobody packs to less
+ENDLESS_BYTES = 2**60  # more than any host has
 MOST_TRIALS = 10  # of growing clusters; each is a search
 
 
@@ -86,7 +88,7 @@ def _nearest_legal_batch(problem: Problem) -> int | None:
 
 def prove(problem: Problem, result: SearchResult) -> Proof:
     """Why no layout of the problem fits."""
-    return Proof(because=_because(problem, result), ways_out=list(_ways_out(problem)))
+    return Proof(because=_because(problem, result), ways_out=_ways_out(problem, result))
 
 
 def _because(problem: Problem, result: SearchResult) -> list[Reason]:
@@ -117,8 +119,36 @@ def _because(problem: Problem, result: SearchResult) -> list[Reason]:
                         },
                     )
                 ]
-    assert result.nearest_miss is not None
-    return [_nearest(problem, result.nearest_miss)]
+    if not result.beyond_hosts:
+        assert result.nearest_miss is not None
+        return [_nearest(problem, result.nearest_miss)]
+    return [_host(problem)]
+
+
+def _host(problem: Problem) -> Reason:
+    """What of the layouts that fit the GPUs takes least of a node's memory."""
+    large = replace(problem.cluster, host_memory_bytes=ENDLESS_BYTES)
+    roomy = search(Evaluator(replace(problem, cluster=large)))
+    evaluator = Evaluator(problem)
+
+    def needed(layout: Layout) -> dict[str, int]:
+        batch = evaluator.batch(layout)
+        stages = [batch.parameters(stage) for stage in range(layout.pp)]
+        return host_memory_bytes(problem, layout, stages)
+
+    layouts = [candidate.layout(problem) for candidate in roomy.ranked]
+    least = min(layouts, key=lambda layout: max(needed(layout).values()))
+    moments = needed(least)
+    moment = max(moments, key=moments.__getitem__)
+    return Reason(
+        "nofit.host",
+        {
+            "layout": str(least),
+            "moment": moment,
+            "needed_gib": round(moments[moment] / GIB, 1),
+            "has_gib": round(problem.cluster.host_memory_bytes / GIB, 1),
+        },
+    )
 
 
 def _state_bytes(problem: Problem) -> float:
@@ -148,14 +178,18 @@ def _nearest(problem: Problem, layout: Layout) -> Reason:
     )
 
 
-def _ways_out(problem: Problem) -> list[Reason]:
-    """What was tried and fits: LoRA, the fewest GPUs of some sizes, the longest of halved packs."""
+def _ways_out(problem: Problem, result: SearchResult) -> list[Reason]:
+    """What was tried and fits: LoRA, smaller checkpoints, the fewest GPUs of some sizes, the
+    longest of halved packs."""
     found = []
     workload = problem.workload
     if workload.tuner_type is TunerType.FULL:
         lora = replace(workload, tuner_type=TunerType.LORA)
         if not problem.settings.given and _fits(replace(problem, workload=lora)):
             found.append(Reason("nofit.lora", {}))
+    lean = replace(problem, recipe=replace(problem.recipe, no_save_optim=True))
+    if result.beyond_hosts and _fits(lean):
+        found.append(Reason("nofit.no_states"))
     found += _any_placement(problem)
     found += _fewest_gpus(problem)
     length = workload.seq_length // 2

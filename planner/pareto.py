@@ -7,7 +7,7 @@ from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.problem import Problem
 from planner.search import search
-from planner.verdict import verdict
+from planner.verdict import verdict, worse
 
 # A search keeps the fastest layout of every grid that fits. Those that need less are found by
 # searching so many parts of a GPU's memory, from all of them down to one.
@@ -73,11 +73,12 @@ def _points(problem: Problem, tell: Callable[[str], None]) -> Iterator[Point]:
             return
         for candidate in found:
             layout = candidate.layout(problem)
-            used = evaluator.batch(layout).device_used(layout.recompute)
+            batch = evaluator.batch(layout)
+            used = batch.device_used(layout.recompute)
             seconds = candidate.step_seconds
             yield Point(
                 layout=layout,
-                verdict=verdict(used, usable).value,
+                verdict=worse(verdict(used, usable), batch.host_verdict).value,
                 tokens_per_second_per_gpu=workload.step_tokens / seconds / layout.world_size,
                 step_seconds=seconds,
                 device_used=round(used),

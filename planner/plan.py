@@ -12,6 +12,8 @@ FLOPS_CONVENTION = (
     "counted, recomputation not (Megatron-LM since commit 8873b55d6a)"
 )
 
+HOST_REASONS = ("reason.host", "reason.host_assumed")
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -77,7 +79,8 @@ class Plan:
     layout: Layout
     args: dict[str, Any]
     verdict: str | None = None  # fits | tight | exceeds
-    odds_of_fitting: float | None = None  # 0 to 1
+    odds_of_fitting: float | None = None  # 0 to 1, of its GPUs' memory
+    resumes: str | None = None  # yes | maybe | no
     violations: list[BrokenRule] = field(default_factory=list)
     stages: list[StagePlan] = field(default_factory=list)
     host_memory_bytes: dict[str, int] = field(default_factory=dict)
@@ -88,6 +91,11 @@ class Plan:
     model_tflops_per_gpu: float = 0.0
     confidence: dict[str, Any] = field(default_factory=dict)
     reasons: list[Reason] = field(default_factory=list)
+
+    @property
+    def lacks(self) -> Reason | None:
+        """What the memory of its hosts lacks; None: nothing."""
+        return next((each for each in self.reasons if each.id in HOST_REASONS), None)
 
     @property
     def device_used(self) -> int:
@@ -101,6 +109,7 @@ class Plan:
             "layout": layout_to_json(self.layout),
             "verdict": self.verdict,
             "odds_of_fitting": self.odds_of_fitting,
+            "resumes": self.resumes,
             "violations": [asdict(rule) for rule in self.violations],
             "args": self.args,
             "stages": [asdict(stage) for stage in self.stages],
@@ -123,6 +132,7 @@ class Plan:
             args=dict(content["args"]),
             verdict=content["verdict"],
             odds_of_fitting=content["odds_of_fitting"],
+            resumes=content.get("resumes"),  # plans of before did not say
             violations=[BrokenRule(**rule) for rule in content["violations"]],
             stages=[StagePlan(**stage) for stage in content["stages"]],
             host_memory_bytes=dict(content["host_memory_bytes"]),

@@ -11,17 +11,18 @@ from planner.evaluate import Evaluator
 from planner.host_memory import host_memory_bytes
 from planner.layout import Layout
 from planner.memory import StageMemory
+from planner.parameters import RankParameters
 from planner.plan import BrokenRule, Plan, Reason, StagePlan
 from planner.possible import possible_elsewhere
 from planner.problem import Problem, Sizes, as_layout
-from planner.reasons import reasons
+from planner.reasons import host_reasons, reasons, resumes
 from planner.rule import Violation
 from planner.saving import saving
 from planner.step_time import CATEGORIES, StepTime
 from planner.straggler import straggler_seconds
 from planner.swift_args import ArgValue, training_args
 from planner.units import TERA
-from planner.verdict import odds_of_fitting, verdict
+from planner.verdict import odds_of_fitting
 from planner.yaml_files import StrictModel, load_yaml_model
 
 CONFIDENCE_FILE = Path(__file__).parent / "data" / "confidence.yaml"
@@ -86,7 +87,8 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
     return Plan(
         layout=layout,
         args=_args(problem, layout),
-        verdict=verdict(fullest, usable).value,
+        verdict=batch.verdict(layout.recompute).value,
+        resumes=resumes(problem, memory).value,
         odds_of_fitting=odds_of_fitting(fullest, usable),
         violations=broken_rules(broken),
         stages=[
@@ -110,16 +112,22 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
         samples_per_second=workload.global_batch_size / seconds,
         model_tflops_per_gpu=flops / seconds / TERA,
         confidence=confidence(),
-        reasons=_reasons(evaluator, layout, memory, seconds),
+        reasons=_reasons(evaluator, layout, memory, parameters, seconds),
     )
 
 
 def _reasons(
-    evaluator: Evaluator, layout: Layout, memory: list[StageMemory], seconds: float
+    evaluator: Evaluator,
+    layout: Layout,
+    memory: list[StageMemory],
+    parameters: list[RankParameters],
+    seconds: float,
 ) -> list[Reason]:
-    """Why the layout was chosen, what else would speed it up, and last what limits it."""
+    """What its hosts lack, why the layout was chosen, what else would speed it up, and last what
+    limits it."""
     *why, limit = reasons(evaluator.problem, layout, memory)
-    return [*why, *possible_elsewhere(evaluator, layout, seconds), limit]
+    lacks = host_reasons(evaluator.problem, layout, parameters)
+    return [*lacks, *why, *possible_elsewhere(evaluator, layout, seconds), limit]
 
 
 def _args(problem: Problem, layout: Layout) -> dict[str, ArgValue]:

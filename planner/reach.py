@@ -13,7 +13,7 @@ from planner.plan import Plan
 from planner.planning import make_plan
 from planner.problem import Problem
 from planner.search import SearchResult, search
-from planner.verdict import Verdict
+from planner.verdict import Resumes, Verdict
 
 # Numbers of hosts rise by one up to twice as many, from there on by a 32nd to a 16th of themselves.
 FINE_HOSTS = 16
@@ -52,6 +52,17 @@ class Trial:
     def fits(self) -> bool:
         """Whether something fits with the margin."""
         return self.verdict == Verdict.FITS.value
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether some plan that fits can go on after an interruption."""
+        return self.result is not None and self.result.resuming is not None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether its best plan can go on after an interruption, or was asked not to."""
+        assert self.plan is not None
+        return self.plan.resumes == Resumes.YES.value or self.problem.recipe.no_save_optim
 
     @property
     def num_gpus(self) -> int:

@@ -1,19 +1,26 @@
 """Why a layout was chosen, in sentences with values."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
 from planner.architectures import ARCHITECTURES
 from planner.cluster import NETWORK, NVLINK, PCIE
 from planner.grids import Grids
+from planner.host_memory import ASSUMED_PROCESS_BYTES, host_memory_bytes, verdict_on_host
 from planner.layer_shape import BF16
 from planner.layout import Layout
 from planner.memory import StageMemory, device_used
 from planner.model_spec import GroupedQueryAttention, ModelSpec
-from planner.parameters import model_parameters
+from planner.parameters import RankParameters, model_parameters
 from planner.placement import GroupPlacement, place
-from planner.plan import Reason
+from planner.plan import HOST_REASONS, Reason
 from planner.problem import Problem
 from planner.releases import version_of
 from planner.stack import Stack
 from planner.units import GIB, MIB
+from planner.verdict import Resumes, Verdict
 
 
 def reasons(problem: Problem, layout: Layout, memory: list[StageMemory]) -> list[Reason]:
@@ -119,7 +126,8 @@ def _core_attention(problem: Problem, layout: Layout) -> list[Reason]:
 
 def _checkpoints(memory: list[StageMemory]) -> list[Reason]:
     """What of saving and resuming does not fit, where training does."""
-    if any(stage.device_used > stage.usable for stage in memory):
+    in_steps = [device_used(stage.peak_reserved, stage.nccl) for stage in memory]
+    if any(used > stage.usable for used, stage in zip(in_steps, memory, strict=True)):
         return []
     # A checkpoint is read before most groups have spoken: what NCCL takes then is left out, so that
     # "cannot" is certain.
@@ -143,10 +151,61 @@ def _checkpoints(memory: list[StageMemory]) -> list[Reason]:
     return found[:1]  # the first says most
 
 
+def resumes(problem: Problem, memory: list[StageMemory]) -> Resumes:
+    """Whether an interrupted run can go on."""
+    if problem.recipe.no_save_optim:
+        return Resumes.NO
+    if any(device_used(stage.resuming, 0) > stage.usable for stage in memory):
+        return Resumes.NO
+    doubtful = any(stage.device_used_resumed > stage.usable for stage in memory)
+    return Resumes.MAYBE if doubtful else Resumes.YES
+
+
+def host_reasons(
+    problem: Problem, layout: Layout, stages: Sequence[RankParameters]
+) -> list[Reason]:
+    """Why the memory of a node does not do, and what would; none where it does."""
+    needed = host_memory_bytes(problem, layout, stages)
+    if verdict_on_host(problem, needed) is Verdict.FITS:
+        return []
+    cluster = problem.cluster
+    moment = max(needed, key=needed.__getitem__)
+    values: dict[str, Any] = {
+        "moment": moment,
+        "needed_gib": round(needed[moment] / GIB, 1),
+        "has_gib": round(cluster.host_memory_bytes / GIB, 1),
+        "topology": cluster.name,
+        "instead": _less_host_memory(problem, layout, stages, moment, needed[moment]),
+    }
+    known, assumed = HOST_REASONS
+    return [Reason(assumed if cluster.assumes_host_memory else known, values)]
+
+
+def _less_host_memory(
+    problem: Problem, layout: Layout, stages: Sequence[RankParameters], moment: str, needed: int
+) -> str:
+    """What would do: checkpoints without the optimizer's states if that is enough, and so many
+    nodes; where loading takes most, smaller parts."""
+    cluster = problem.cluster
+    if moment == "loading":
+        return Reason("host.smaller_parts").message
+    lean = replace(problem, recipe=replace(problem.recipe, no_save_optim=True))
+    least = max(host_memory_bytes(lean, layout, stages).values())
+    ways = []
+    if least <= cluster.host_memory_bytes:
+        ways.append(Reason("host.no_states", {"gib": round(least / GIB, 1)}))
+    processes = cluster.gpus_per_node * ASSUMED_PROCESS_BYTES
+    room = cluster.host_memory_bytes - processes
+    if room > 0:  # what is saved is the same of all nodes together
+        nodes = ceil(cluster.num_nodes * (needed - processes) / room)
+        ways.append(Reason("host.more_nodes", {"nodes": nodes}))
+    return ", or ".join(way.message for way in ways) or Reason("host.more_memory").message
+
+
 def _limit(memory: list[StageMemory]) -> Reason:
     """What bounds the layout: the fullest stage and its largest terms."""
     stage = max(range(len(memory)), key=lambda index: memory[index].device_used)
-    terms = sorted(memory[stage].terms_at_imbalance.items(), key=lambda item: -item[1])[:3]
+    terms = sorted(memory[stage].limit_terms.items(), key=lambda item: -item[1])[:3]
     return Reason(
         "reason.limit",
         {

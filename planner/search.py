@@ -8,19 +8,21 @@ solved for each PP and VPP, and for the best layout of each grid once more by wh
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
 from planner.balance import balanced
-from planner.candidates import ASSUMED_TIE_FRACTION, Candidate, Contenders
+from planner.candidates import Candidate, Contenders
 from planner.constraints import LEVELS, rules_for
 from planner.evaluate import Evaluator
 from planner.layer_view import GridSizes
 from planner.layout import FULL_RECOMPUTE, NO_RECOMPUTE, Layout, Recompute
 from planner.pipeline_layout import layout_chunks
 from planner.problem import Problem, Sizes, as_layout
+from planner.ranking import rank
 from planner.rule import Rule, Violation
-from planner.verdict import Verdict, verdict
+from planner.verdict import Verdict, verdict, worse
 
 LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same
 LARGEST_VIRTUAL_PIPELINE_SIZE = 8
@@ -78,13 +80,18 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """`ranked` holds the best layout of every grid that fits; the nearest miss when none does."""
+    """`ranked` holds the best layout of every grid that fits, and the fastest that can go on after
+    an interruption where that is none of them: `resuming` is the place, from 1, of the first that
+    can. `nearest_miss` is of those that exceed the GPUs; `beyond_hosts` counts those that fit the
+    GPUs and need more memory than a node has."""
 
     enumerated: int
     legal: int
     fitting: int
+    beyond_hosts: int
     rejected: dict[str, Rejection]
     ranked: list[Candidate]
+    resuming: int | None
     nearest_miss: Layout | None
 
 
@@ -92,7 +99,7 @@ class _Tally:
     """Counts of a search."""
 
     def __init__(self) -> None:
-        self.enumerated = self.legal = self.fitting = 0
+        self.enumerated = self.legal = self.fitting = self.beyond_hosts = 0
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, tuple[Sizes, Violation]] = {}
         self.least_over_bytes = inf
@@ -113,15 +120,18 @@ def search(evaluator: Evaluator) -> SearchResult:
         grid = (sizes.tp, sizes.cp, sizes.pp, sizes.ep, sizes.etp)
         _gather(evaluator, grid, pipeline, tally, grids)
     missed = tally.least_over
+    ranking = rank(list(grids.values()))
     return SearchResult(
         enumerated=tally.enumerated,
         legal=tally.legal,
         fitting=tally.fitting,
+        beyond_hosts=tally.beyond_hosts,
         rejected={
             rule_id: Rejection(count=tally.counts[rule_id], example=sizes, violation=violation)
             for rule_id, (sizes, violation) in tally.examples.items()
         },
-        ranked=_ranked([_balanced(evaluator, each.best()) for each in grids.values()]),
+        ranked=ranking.candidates,
+        resuming=ranking.resuming,
         nearest_miss=as_layout(evaluator.problem, missed) if missed else None,
     )
 
@@ -141,31 +151,7 @@ def _balanced(evaluator: Evaluator, candidate: Candidate) -> Candidate:
     found = balanced(evaluator, layout, candidate.step_seconds)
     if found == layout:
         return candidate
-    batch, recompute = evaluator.batch(found), found.recompute
-    usable = evaluator.problem.cluster.gpu.memory_usable_bytes
-    return candidate.with_split(
-        found.split, verdict(batch.device_used(recompute), usable), batch.step_seconds(recompute)
-    )
-
-
-def _ranked(candidates: list[Candidate]) -> list[Candidate]:
-    """By verdict and speed; those that tie with the fastest come first, the plainest of them on
-    top.
-
-    Splitting sequences and layers costs what the time model does not know, so that a difference
-    below its error does not pay for it.
-    """
-    ranked = sorted(candidates, key=lambda candidate: candidate.order)
-    if not ranked:
-        return []
-    limit = ranked[0].step_seconds * (1 + ASSUMED_TIE_FRACTION)
-    tied = [
-        candidate
-        for candidate in ranked
-        if candidate.verdict is ranked[0].verdict and candidate.step_seconds <= limit
-    ]
-    plainest = sorted(tied, key=lambda candidate: (candidate.plainness, candidate.order))
-    return plainest + [candidate for candidate in ranked if candidate not in tied]
+    return candidate.with_split(found.split, evaluator.batch(found))
 
 
 def _gather(
@@ -180,7 +166,7 @@ def _gather(
     While the pipeline is full, memory never falls as the micro-batch grows (tests hold it), so that
     once a choice of recomputation exceeds the GPU, larger micro-batches are not evaluated. Nor does
     recomputation save time (tests hold it): where a layout fits without it, those with it are
-    counted and not kept.
+    spare.
     """
     sizes = pipeline.sizes
     assert sizes.split is not None
@@ -202,13 +188,17 @@ def _gather(
                 remaining.remove(recompute)
                 tally.missed(used, sizes, micro_batch_size, recompute)
                 continue
-            tally.fitting += 1
-            if fits_without:
+            if view.host_verdict is Verdict.EXCEEDS:
+                tally.beyond_hosts += 1
                 continue
-            fits_without = recompute == NO_RECOMPUTE and found is Verdict.FITS
+            tally.fitting += 1
             if grid not in grids:
-                grids[grid] = Contenders()
-            grids[grid].add(found, sizes, micro_batch_size, recompute, batch)
+                grids[grid] = Contenders(partial(_balanced, evaluator))
+            together = worse(found, view.host_verdict)
+            choice = sizes, micro_batch_size, recompute, batch
+            grids[grid].add(together, choice, spare=fits_without)
+            if recompute == NO_RECOMPUTE:
+                fits_without = found is Verdict.FITS
 
 
 def _divisors(number: int) -> list[int]:

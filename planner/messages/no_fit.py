@@ -15,6 +15,14 @@ MESSAGES: dict[str, Message] = {
     "nofit.nearest": Message(
         "the layout that needs least, {layout}, takes {used_gib} of {usable_gib} GiB: {terms}"
     ),
+    "nofit.host": Message(
+        "the layout that takes least of a node's memory, {layout}, takes {needed_gib} GiB of it, "
+        "roughly, for {moment}, and a node has {has_gib} GiB"
+    ),
+    "nofit.no_states": Message(
+        "leave the optimizer's states out of checkpoints: --set no_save_optim=true fits, and "
+        "leaves a run that is interrupted nothing to go on with"
+    ),
     "nofit.lora": Message("train LoRA: --tuner-type lora fits these GPUs"),
     "nofit.placement": Message("let TP and EP leave NVLink: --placement any fits"),
     "nofit.gpus": Message(

@@ -29,6 +29,24 @@ MESSAGES: dict[str, Message] = {
         "with grouped-query attention all of q, k and v is kept besides what attention keeps; "
         "--recompute none, or --recompute-modules without it, takes less"
     ),
+    "reason.host": Message(
+        "{moment} takes {needed_gib} GiB of a node's memory, roughly, which has {has_gib}: "
+        "{instead}"
+    ),
+    "reason.host_assumed": Message(
+        "{moment} takes {needed_gib} GiB of a node's memory, roughly, and {topology} assumes "
+        "{has_gib}: say what yours has, by host_memory_gib in a topology of your own that is like "
+        "this one; {instead}"
+    ),
+    "host.no_states": Message(
+        "--set no_save_optim=true takes {gib}, and leaves a run that is interrupted nothing to go "
+        "on with"
+    ),
+    "host.more_nodes": Message("{nodes} nodes share it out"),
+    "host.more_memory": Message("take nodes with more memory"),
+    "host.smaller_parts": Message(
+        "choose a plan whose GPUs have smaller parts of the weights, by more tp, pp or ep"
+    ),
     "reason.cannot_save": Message(
         "it trains, but stage {stage} cannot save: {needed_gib} GiB where a GPU has {usable_gib}, "
         "as the first weights of a layer's experts are written in one piece: choose a plan with "

@@ -119,6 +119,8 @@ def _search(result: SearchResult, seconds: float) -> dict[str, Any]:
         "enumerated": result.enumerated,
         "legal": result.legal,
         "fitting": result.fitting,
+        "beyond_hosts": result.beyond_hosts,
+        "resuming": result.resuming,
         "rejected_by_rule": {
             rule: {
                 "count": rejection.count,

@@ -9,6 +9,7 @@ from planner.pareto import Point
 from planner.reach import LENGTH_STEP, Question, Reach, Trial
 from planner.report.numbers import gib, seconds
 from planner.report.tables import SIZES, plain_table, recompute_cell, size_cells
+from planner.verdict import Resumes
 
 _PER_BILLION_TOKENS = 1e9 / 3600  # hours of a GPU for seconds a token
 
@@ -42,7 +43,31 @@ def pareto_words(points: Sequence[Point]) -> str:
 
 
 def reach_words(reach: Reach) -> str:
-    """The answer in a sentence."""
+    """The answer in sentences."""
+    return f"{_answer_words(reach)}{_reach_resuming_words(reach)}"
+
+
+def _reach_resuming_words(reach: Reach) -> str:
+    """That the answer may not go on after an interruption, and what of the trials can."""
+    answer = reach.answer
+    if answer.resumes:
+        return ""
+    maybe = answer.plan is not None and answer.plan.resumes == Resumes.MAYBE.value
+    may = "may not be able to" if maybe else "cannot"
+    text = f". Plan 1 {may} go on after an interruption there"
+    able = [trial for trial in reach.trials if trial.fits and trial.can_resume]
+    if not able:
+        return text + ", and no plan of those tried is known to"
+    if answer in able:
+        assert answer.result is not None
+        return text + f"; plan {answer.result.resuming} can"
+    if reach.question is Question.FEWEST_GPUS:
+        return text + f"; {able[0].num_gpus} GPUs are the fewest of those tried where a plan can"
+    longest = able[-1].problem.workload.seq_length
+    return text + f"; {longest} tokens are the longest of those tried where a plan can"
+
+
+def _answer_words(reach: Reach) -> str:
     workload = reach.answer.problem.workload
     tight = "" if reach.answer.fits else ", without the margin"
     if reach.question is Question.FEWEST_GPUS:

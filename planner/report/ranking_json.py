@@ -64,5 +64,7 @@ def _trial(reach: "Reach", trial: "Trial") -> dict[str, Any]:
         "seconds_per_token": trial.costs[0] if plan else None,
         "gpu_seconds_per_token": trial.costs[1] if plan else None,
         "device_used": plan.device_used if plan else None,
+        "resumes": plan.resumes if plan else None,
+        "resuming": trial.result.resuming if trial.result else None,
         "on_front": reach.on_front(trial),
     }

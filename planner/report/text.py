@@ -7,25 +7,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from planner.cluster import AS_PREDICTED
-from planner.dialects import words
 from planner.layout import Layout
 from planner.memory_terms import TERMS
-from planner.model_spec import GroupedQueryAttention, ModelSpec
-from planner.parameters import active_parameters, model_parameters
 from planner.plan import Plan, StagePlan
 from planner.problem import Problem
 from planner.reasons import crossing_groups
-from planner.releases import out_of_range
 from planner.report.answer import Answer
-from planner.report.links import link_words
-from planner.report.numbers import bar, billions, gib, percent, seconds, with_unit
+from planner.report.header import header
+from planner.report.numbers import bar, gib, percent, seconds, with_unit
 from planner.report.step import step_lines
 from planner.report.tables import SIZES, plain_table, recompute_cell, size_cells
 from planner.report.trust import odds, ties_words, trust
-from planner.settings import Settings
 from planner.verdict import MARGIN_FRACTION
-from planner.workload import Task, TunerType
 
 if TYPE_CHECKING:
     from planner.pareto import Point
@@ -52,7 +45,7 @@ def answer_text(answer: Answer, *, width: int, color: bool, next_steps: list[str
         emoji=False,
         soft_wrap=False,
     )
-    _print_header(answer, out)
+    _print_pairs(out, header(answer))
     if answer.reach is not None:
         _print_reach(answer.reach, out)
     if answer.search is not None:
@@ -98,101 +91,6 @@ def _print_pairs(out: Console, pairs: list[tuple[str, str]]) -> None:
     out.print(table)
 
 
-def _print_header(answer: Answer, out: Console) -> None:
-    problem = answer.problem
-    pairs = [
-        ("Model", _model(problem.model)),
-        ("Cluster", _cluster(problem)),
-        ("Workload", _workload(problem)),
-        ("Stack", _stack(problem)),
-    ]
-    if problem.settings.given:
-        pairs.append(("Set", _settings(problem.settings)))
-    result = answer.search
-    if result is not None:
-        pairs.append(
-            (
-                "Search",
-                f"{result.enumerated} layouts -> {result.legal} legal -> {result.fitting} fit; "
-                f"the best of each of {answer.grids_that_fit} grids, ranked by tokens/s",
-            )
-        )
-    _print_pairs(out, pairs)
-
-
-def _model(model: ModelSpec) -> str:
-    total = sum(model_parameters(model).values())
-    parts = [f"{model.name}   {billions(total)} parameters"]
-    if model.moe is not None:
-        parts[0] += f", {billions(active_parameters(model))} active"
-    detail = f"{model.num_layers} layers"
-    if model.moe is not None:
-        detail += f", {model.moe.num_experts} experts top-{model.moe.router_topk}"
-    if isinstance(model.attention, GroupedQueryAttention):
-        detail += f", {model.attention.num_query_groups} KV groups"
-    else:
-        detail += ", multi-latent attention"
-    return "   ".join([*parts, detail])
-
-
-def _cluster(problem: Problem) -> str:
-    cluster = problem.cluster
-    nodes = f"{cluster.num_nodes} node{'s' if cluster.num_nodes > 1 else ''}"
-    gpus = f"{cluster.gpus_per_node} {cluster.gpu.name} {gib(cluster.gpu.memory_usable_bytes)} GiB"
-    connected = ", ".join(link_words(cluster))
-    calibrated = "" if cluster.calibration == AS_PREDICTED else ", calibrated"
-    return f"{nodes} x {gpus}   {connected}   ({cluster.name}{calibrated})"
-
-
-def _workload(problem: Problem) -> str:
-    workload = problem.workload
-    tuner = "full fine-tuning"
-    if workload.tuner_type is TunerType.LORA:
-        tuner = f"LoRA of rank {workload.lora_rank}"
-    if workload.task is Task.PT:
-        tuner += " on whole texts (pt)"
-    text = (
-        f"{tuner}, {_precision(problem.settings)}, packed {workload.seq_length} tokens, "
-        f"global batch {workload.global_batch_size}, {_optimizer(problem.settings)}"
-    )
-    if workload.mtp_num_layers:
-        text += f", {workload.mtp_num_layers} MTP layer"
-    if workload.routing_imbalance != 1.0:
-        text += f", busiest experts {workload.routing_imbalance:g} x the mean"
-    return text
-
-
-def _settings(settings: Settings) -> str:
-    return ", ".join(f"{flag}={' '.join(words(value))}" for flag, value in settings.given.items())
-
-
-def _precision(settings: Settings) -> str:
-    if settings.fp8_format is None:
-        return "bf16"
-    return f"bf16 with fp8 products ({settings.fp8_format}, {settings.fp8_recipe})"
-
-
-def _optimizer(settings: Settings) -> str:
-    name = {"adam": "Adam", "sgd": "SGD"}[settings.optimizer]
-    kind = "distributed" if settings.use_distributed_optimizer else "replicated"
-    text = f"{name} with {kind} optimizer"
-    if settings.optimizer_cpu_offload:
-        text += f", {settings.offloaded_fraction:.0%} of its states on the host"
-    return text
-
-
-def _stack(problem: Problem) -> str:
-    stack = problem.stack
-    engine = f"Transformer Engine {stack.transformer_engine}"
-    text = (
-        f"{stack.name}   ms-swift {stack.ms_swift}, megatron-core {stack.megatron_core}, "
-        f"{engine if stack.transformer_engine else 'no Transformer Engine'}"
-    )
-    for each in out_of_range(stack.ms_swift, stack.mcore_bridge, stack.megatron_core):
-        text += f"; {each.package} {each.version} is outside of {each.permitted}"
-    return text
-
-
 def _print_table(answer: Answer, out: Console, wide: bool) -> None:
     assert answer.ties is not None
     table = plain_table()
@@ -215,7 +113,10 @@ def _print_table(answer: Answer, out: Console, wide: bool) -> None:
     out.print(Text(f"Shown {shown} of {grids} grids. {ties_words(answer.ties)}"))
     if any(plan.verdict == "tight" for plan in answer.plans):
         margin = percent(MARGIN_FRACTION)
-        out.print(Text(f"! leaves less than {margin} of what it needs free: ranked last."))
+        less = f"leaves less than {margin} of what it needs free"
+        if answer.plans[-1].lacks is not None:
+            less += ", or takes more of its hosts' memory than they are assumed to have"
+        out.print(Text(f"! {less}: ranked last."))
     out.print(Text(trust(answer.problem, answer.plans[0])))
 
 

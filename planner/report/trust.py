@@ -6,7 +6,7 @@ from planner.problem import Problem
 from planner.report.numbers import percent
 from planner.settings import MODELLED
 from planner.ties import Ties
-from planner.verdict import NEVER_MEASURED
+from planner.verdict import NEVER_MEASURED, Verdict
 
 # The families and the largest sizes of the ranks of benchmarks/memory/design.jsonl; a test holds
 # them equal.
@@ -68,7 +68,11 @@ def odds(problem: Problem, plan: Plan) -> str:
     rounded = round(100 * plan.odds_of_fitting)
     chances = min(99, rounded) if rounded else "less than 1"
     left_out = ", ".join([*unmeasured(problem, plan.layout), *NEVER_MEASURED])
-    return f"{chances} in 100 that it fits, if errors are as measured; not measured: {left_out}"
+    what = "it fits"
+    if plan.lacks is not None:
+        assumed = plan.verdict != Verdict.EXCEEDS.value
+        what += " its GPUs, if not its hosts as assumed" if assumed else " its GPUs, not its hosts"
+    return f"{chances} in 100 that {what}, if errors are as measured; not measured: {left_out}"
 
 
 def trust(problem: Problem, plan: Plan) -> str:

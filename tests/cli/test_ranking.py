@@ -73,6 +73,41 @@ def test_the_command_that_is_next_asks_for_what_was_answered(question: tuple[str
     assert layouts[0] == layouts[1]
 
 
+def test_a_first_plan_that_may_not_be_resumed_is_named_with_one_that_can(tmp_path: Path) -> None:
+    """At the top, and --pick writes the other."""
+    answer = plan(*EXAMPLE, "--json").answer
+    number = answer["search"]["resuming"]
+    resumes = [each["resumes"] for each in answer["plans"]]
+    assert resumes.index("yes") == number - 1 == 1
+    assert resumes[0] == "maybe"
+    top = " ".join(plan(*EXAMPLE).out.partition("Plan 1")[0].split())
+    assert "plan 1 may not be able to go on after an interruption" in top
+    assert f"the fastest that can is plan {number} (pp2 vpp8 ep8, recompute full)" in top
+    folder = tmp_path / "run"
+    assert plan(*EXAMPLE, *SCRIPTS, folder, "--pick", number).status == 0
+    assert json.loads((folder / "run.json").read_text())["plan"]["resumes"] == "yes"
+
+
+def test_what_was_asked_not_to_be_resumed_is_not_spoken_of() -> None:
+    ran = plan(*EXAMPLE, "--set", "no_save_optim=true")
+    assert "Resuming" not in ran.out
+    answer = plan(*EXAMPLE, "--set", "no_save_optim=true", "--json").answer
+    assert {each["resumes"] for each in answer["plans"]} == {"no"}
+
+
+def test_the_fewest_gpus_may_be_too_few_to_resume() -> None:
+    """The answer says so, and where a plan can, or that none of those tried is known to."""
+    asked = ("--model", "Qwen3-30B-A3B", "--fewest-gpus")
+    few = " ".join(plan("--gpus", "8", *asked).out.partition("tp pp vpp")[0].split())
+    assert "Plan 1 cannot go on after an interruption there, and no plan of those" in few
+    more = " ".join(plan("--gpus", "16", *asked).out.partition("tp pp vpp")[0].split())
+    assert "16 GPUs are the fewest of those tried that fit;" in more
+    assert "Plan 1 may not be able to go on after an interruption there; plan 2 can" in more
+    trials = plan("--gpus", "16", *asked, "--json").answer["reach"]["trials"]
+    assert [each["resumes"] for each in trials][-1] == "maybe"
+    assert trials[-1]["resuming"] == 2
+
+
 @pytest.mark.parametrize("name", ["fewest-gpus", "longest-sequence"])
 def test_the_answer_stands_among_the_trials(name: str) -> None:
     answer = plan(*COMMANDS[name], "--json").answer

@@ -7,7 +7,9 @@ import pytest
 from planner.assumptions import assumptions
 from planner.errors import UsageError
 from planner.inputs import Request, to_problem
+from planner.layout import Layout
 from planner.releases import minor_of, out_of_range, releases, version_of
+from planner.split import even_split
 from planner.stack import DEFAULT_STACK, FIELDS, STACKS_FOLDER, known_stacks, load_stack
 
 
@@ -180,7 +182,11 @@ def test_the_numbers_of_a_version(text: str, numbers: tuple[int, ...]) -> None:
 
 def test_a_plan_says_that_its_versions_do_not_go_together() -> None:
     request = Request(gpus=8, model="Qwen3-30B-A3B", stack="ms-swift-4.6+megatron-core-0.15")
-    told = [each for each in assumptions(to_problem(request), request.given) if "stack" in each.id]
+    split = even_split(48, 1)
+    assert split is not None
+    layout = Layout(world_size=8, split=split)
+    found = assumptions(to_problem(request), layout, request.given)
+    told = [each for each in found if "stack" in each.id]
 
     assert [(each.id, each.value) for each in told] == [
         ("stack.out_of_range.megatron-core", "0.15.3")

@@ -22,7 +22,7 @@ from launch.run_folder import write_run_folder
 from launch.submission import Submission, write_submission
 from planner.errors import UsageError
 from planner.layout import Layout
-from planner.plan import BrokenRule
+from planner.plan import BrokenRule, Reason
 from planner.run import Asked, Run, read_run
 from planner.settings import read_settings
 from planner.site import Dlc, Hosts, Mount, Site
@@ -60,6 +60,11 @@ def with_args(run: Run, **changed: Any) -> Run:
 
 RUN = make_run(ep=8, site=ON_DLC)
 BROKEN = BrokenRule(rule="r", kind="illegal", message="ep 8 is wrong", fix="--ep 4", source="s")
+LACKS = Reason(
+    "reason.host",
+    {"moment": "saving", "needed_gib": 300, "has_gib": 256, "instead": "take 2 nodes"},
+)
+ASSUMED = Reason("reason.host_assumed", {**LACKS.values, "topology": "mine"})
 NEVER_SAVED = make_run(ep=8, site=ON_DLC, settings=("no_save_optim=true",))
 RESTARTED = replace(ON_DLC, dlc=replace(ON_DLC.dlc, max_restarts=2))
 TROUBLES: dict[str, tuple[Run, str, str, str]] = {
@@ -75,11 +80,23 @@ TROUBLES: dict[str, tuple[Run, str, str, str]] = {
         "FAIL",
         "does not fit",
     ),
+    "a checkpoint that is too large for its hosts": (
+        replace(RUN, plan=replace(RUN.plan, verdict="exceeds", reasons=[LACKS])),
+        "plan",
+        "FAIL",
+        "does not fit: saving takes 300 GiB of a node's memory",
+    ),
     "a tight plan": (
         replace(RUN, plan=replace(RUN.plan, verdict="tight")),
         "plan",
         "warn",
         "only just",
+    ),
+    "hosts whose memory is only assumed": (
+        replace(RUN, plan=replace(RUN.plan, verdict="tight", reasons=[ASSUMED])),
+        "plan",
+        "warn",
+        "it may not fit: saving takes 300 GiB of a node's memory, roughly, and mine assumes 256",
     ),
     "a batch that replicas cannot share": (
         with_layout(RUN, global_batch_size=17),

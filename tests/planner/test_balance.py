@@ -15,7 +15,6 @@ from planner.layout import Layout, PipelineSplit
 from planner.problem import Problem
 from planner.search import search
 from planner.split import even_split
-from planner.verdict import verdict
 
 PROBLEMS = {
     "dense layers first": problem("DeepSeek-V3", gpus=256, global_batch_size=2048, seq_length=4096),
@@ -55,10 +54,10 @@ def step_seconds(evaluator: Evaluator, layout: Layout) -> float:
     return evaluator.batch(layout).step_seconds(layout.recompute)
 
 
-def fit(evaluator: Evaluator, layout: Layout) -> int:
-    """0 for what fits, then 1, then 2."""
-    usable = evaluator.problem.cluster.gpu.memory_usable_bytes
-    return verdict(evaluator.batch(layout).device_used(layout.recompute), usable).order
+def fit(evaluator: Evaluator, layout: Layout) -> tuple[int, bool]:
+    """0 for what fits, then 1, then 2; and whether an interrupted run cannot go on."""
+    batch = evaluator.batch(layout)
+    return batch.verdict(layout.recompute).order, not batch.resumes(layout.recompute)
 
 
 def better_moves(evaluator: Evaluator, layout: Layout) -> list[PipelineSplit]:

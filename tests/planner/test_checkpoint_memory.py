@@ -64,7 +64,7 @@ def test_checkpoints_without_states_make_nothing_again(setting: str) -> None:
     for stage in Evaluator(case).batch(layout).memory(layout.recompute):
         assert stage.resuming == stage.after_build
         assert stage.device_used == stage.device_used_resumed
-    assert "memory.resumed" not in {each.id for each in assumptions(case, ())}
+    assert "memory.resumed" not in {each.id for each in assumptions(case, layout, ())}
 
 
 def layout_of(case: Problem, ep: int) -> Layout:
@@ -86,7 +86,7 @@ def layout_of(case: Problem, ep: int) -> Layout:
         ({"device_used_resumed": 101}, "reason.may_not_resume"),
         ({"device_used_resumed": 101, "resuming": 100}, "reason.cannot_resume"),
         ({"device_used_resumed": 101, "saving": 100}, "reason.cannot_save"),
-        ({"device_used_resumed": 101, "device_used": 101}, None),
+        ({"device_used_resumed": 101, "peak_reserved": 101}, None),
     ],
 )
 def test_a_plan_says_what_does_not_fit_where_training_does(
@@ -95,7 +95,7 @@ def test_a_plan_says_what_does_not_fit_where_training_does(
     case = problem()
     layout = layout_of(case, ep=8)
     (first, *_) = Evaluator(case).batch(layout).memory(layout.recompute)
-    small = {"device_used": 1, "saving": 1, "resuming": 1, "device_used_resumed": 1}
+    small = {"peak_reserved": 1, "nccl": 0, "saving": 1, "resuming": 1, "device_used_resumed": 1}
     sizes: dict[str, Any] = {name: size * GIB for name, size in (small | fields).items()}
     said = reasons(case, layout, [replace(first, **sizes, usable=100 * GIB)])
 
@@ -109,7 +109,7 @@ def test_what_a_checkpoint_cannot_be_read_into_is_certain() -> None:
     case = problem()
     layout = layout_of(case, ep=8)
     (first, *_) = Evaluator(case).batch(layout).memory(layout.recompute)
-    stage = replace(first, resuming=first.usable - first.nccl // 2, device_used=1, saving=1)
+    stage = replace(first, resuming=first.usable - first.nccl // 2, peak_reserved=1, saving=1)
 
     said = [each.id for each in reasons(case, layout, [replace(stage, device_used_resumed=1)])]
     assert first.nccl > 4 * GIB

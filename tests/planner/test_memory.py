@@ -1,8 +1,10 @@
 """Memory of stages: terms, moments, and how they move with the layout and the workload."""
 
+import json
 from dataclasses import replace
 from itertools import product
 from math import isclose
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,10 @@ from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit
 from planner.memory import CUDA_CONTEXT_BYTES, LEVELS, StageMemory
 from planner.memory_terms import TERMS
 from planner.stage_shape import Moment
+from planner.units import GIB
 from planner.workload import TunerType
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def memory(case: Case) -> list[StageMemory]:
@@ -69,7 +74,43 @@ def test_device_use_is_what_is_reserved_the_context_and_communicators(case: Case
     for stage in memory(case):
         assert stage.peak_allocated <= stage.peak_allocated_at_imbalance < stage.peak_reserved
         beside = CUDA_CONTEXT_BYTES + stage.nccl
-        assert isclose(stage.device_used, stage.peak_reserved + beside, abs_tol=1)
+        held = max(stage.peak_reserved, stage.saving)
+        assert isclose(stage.device_used, held + beside, abs_tol=1)
+        assert stage.loading < stage.peak_reserved
+        assert (stage.limit_moment == "saving") == (stage.saving > stage.peak_reserved)
+
+
+@given(cases())
+def test_the_terms_of_the_limit_add_up_to_it(case: Case) -> None:
+    """Saving may have besides what is not there at the peak."""
+    for stage in memory(case):
+        total = sum(stage.limit_terms.values())
+        if stage.limit_moment == "saving":
+            assert 0.9 * stage.saving < total <= stage.saving
+        else:
+            assert total == stage.peak_allocated_at_imbalance
+
+
+def contexts(rows: str) -> list[float]:
+    """GiB of the device beside what ranks without NCCL reserved, the least first."""
+    found = []
+    for line in (BENCHMARKS / rows).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if "steps" in row:
+            step = row["steps"][-1]
+            beside = step["device_used"] - step["forward_backward"]["reserved"]
+            found.append(round(beside / GIB, 2))
+    return sorted(found)
+
+
+def test_the_context_is_what_ranks_had_beside_what_they_reserved() -> None:
+    """As it is said: the most on an H100, and more than half of the ranks on an H200 had."""
+    h100 = contexts("memory/fresh_h100.jsonl")
+    h200 = contexts("steptime/one_rank_h200.jsonl")
+    context = round(CUDA_CONTEXT_BYTES / GIB, 2)
+    assert (len(h100), h100[0], h100[-1]) == (25, 0.7, context)
+    assert (len(h200), h200[0], h200[-1]) == (35, 0.82, 0.93)
+    assert h200[len(h200) // 2] <= context
 
 
 def assert_never_less(before: Case, after: Case) -> None:

@@ -6,10 +6,13 @@ from heapq import heapify, heappop, heapreplace
 from math import inf
 
 from planner.evaluate import BatchView
-from planner.layout import NO_RECOMPUTE, Layout, Recompute
+from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
 from planner.problem import Problem, Sizes, as_layout
 from planner.schedule import Passes, simulated_seconds
 from planner.verdict import Verdict
+
+# Step times closer than this are not told apart.
+ASSUMED_TIE_FRACTION = 0.02
 
 # Seconds that differ by less are the same, added up in another order.
 _SAME_DIGITS = 9
@@ -56,6 +59,12 @@ class Candidate:
             (recompute != NO_RECOMPUTE, recompute.granularity, recompute.modules),
         )
 
+    def with_split(self, split: PipelineSplit, batch: BatchView) -> "Candidate":
+        """The same with another split of the layers, which a view answers for."""
+        sizes, recompute = replace(self._sizes, split=split), self.recompute
+        found, seconds = batch.verdict(recompute), batch.step_seconds(recompute)
+        return Candidate(sizes, self.micro_batch_size, recompute, found, seconds, batch)
+
     @property
     def resumes(self) -> bool:
         """Whether it can go on after an interruption, as far as is known."""
@@ -89,9 +98,11 @@ def _rounded(step_seconds: float) -> float:
 
 
 class Contenders:
-    """Layouts of a grid that fit, of the best verdict so far."""
+    """Layouts of a grid that fit, of the best verdict so far; the first in rank of them is handed
+    on as `improve` makes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, improve: Callable[[Candidate], Candidate]) -> None:
+        self._improve = improve
         self._verdict = Verdict.EXCEEDS
         self._found: list[tuple[float, Choice]] = []  # with the least seconds of a step
         self._spare: list[Choice] = []  # slower than one with more memory
@@ -117,13 +128,14 @@ class Contenders:
         """The first in rank of them."""
         best = self._first(self._found, inf, lambda batch, recompute: True)
         assert best is not None
-        return best
+        return self._improve(best)
 
     def best_resuming(self, limit: float) -> Candidate | None:
         """The first in rank of those that can go on after an interruption; None: none does within
         so many seconds a step."""
         found = [*self._found, *map(_with_least, self._spare)]
-        return self._first(found, limit, lambda batch, recompute: batch.resumes(recompute))
+        best = self._first(found, limit, lambda batch, recompute: batch.resumes(recompute))
+        return None if best is None else self._improve(best)
 
     def _first(
         self,

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.assumptions import assumptions
+from planner.balance import balanced
 from planner.command import quoted, terminal_width, write_output
 from planner.constraints import violations
 from planner.errors import UsageError
 from planner.evaluate import Evaluator
 from planner.inputs import check_mtp, check_range
-from planner.layout import NO_RECOMPUTE, PipelineSplit, Recompute
+from planner.layout import FULL_RECOMPUTE, NO_RECOMPUTE, PipelineSplit, Recompute
 from planner.pipeline_layout import layout_chunks
 from planner.plan import Plan
 from planner.planning import check_plan, make_plan
@@ -22,7 +23,7 @@ from planner.problem import Problem, Sizes, as_layout
 from planner.reasons import not_trained
 from planner.report.answer import Answer, answer_to_json
 from planner.report.json_ import as_json as json_text
-from planner.search import FULL_RECOMPUTE, recompute_ladder, search
+from planner.search import recompute_ladder, search
 from planner.split import even_split
 from planner.ties import error_assumptions, find_ties, with_ties
 from planner.verdict import Verdict, verdict
@@ -174,6 +175,7 @@ def run_check(
     )
     named = replace(named, split=_split(evaluator, named))
     named = replace(named, recompute=_named_recompute(evaluator, named, modules))
+    named = _balanced(evaluator, named)
     plan = check_plan(evaluator, named)
     assumed = assumptions(problem, plan.layout, given)
     answer = Answer(problem=problem, assumptions=assumed, plans=[plan])
@@ -207,6 +209,16 @@ def _split(evaluator: Evaluator, sizes: Sizes) -> PipelineSplit:
         return evaluator.split(sizes.pp, sizes.vpp) or _one_layer_each(layers, sizes)
     found = even_split(layers, sizes.pp, sizes.vpp) or evaluator.split(sizes.pp, sizes.vpp)
     return found or _one_layer_each(layers, sizes)
+
+
+def _balanced(evaluator: Evaluator, sizes: Sizes) -> Sizes:
+    """With the split that is best for themselves, as a search has it, where layers do not divide:
+    Megatron-Core has no split of its own for them."""
+    problem = evaluator.problem
+    uneven = problem.model.num_layers % (sizes.pp * sizes.vpp) > 0
+    if not uneven or any(not broken.rule.evaluable for broken in violations(problem, sizes)):
+        return sizes
+    return replace(sizes, split=balanced(evaluator, as_layout(problem, sizes)).split)
 
 
 def _one_layer_each(layers: int, sizes: Sizes) -> PipelineSplit:

@@ -38,8 +38,8 @@ from planner.placement import GroupPlacement, place
 from planner.precision import state_bytes
 from planner.problem import Problem
 from planner.schedule import Passes, Schedule, simulated_seconds
-from planner.split import SplitCosts, split_layers
-from planner.split_costs import split_costs
+from planner.split import SplitCosts, best_split
+from planner.split_costs import typical_costs
 from planner.split_view import SplitView
 from planner.stage_filling import candidates, fill, fill_schedule
 from planner.stage_shape import Moment, StageShape, stage_shape
@@ -97,7 +97,7 @@ class Evaluator:
         return pipeline.batch(layout.micro_batch_size)
 
     def split(self, num_stages: int, num_virtual_stages: int) -> PipelineSplit | None:
-        """The best split of the layers, solved once for each pair of sizes, or the one named."""
+        """The split that a search starts from, solved once, or the one named; see `balance`."""
         key = (num_stages, num_virtual_stages)
         if key not in self._splits:
             self._splits[key] = self._solve(num_stages, num_virtual_stages)
@@ -108,8 +108,8 @@ class Evaluator:
         if settings.names_split:
             layers = self.problem.model.num_layers
             return named_split(settings, layers, num_stages, num_virtual_stages)
-        self._costs = self._costs or split_costs(self)
-        return split_layers(self._costs, num_stages, num_virtual_stages)
+        self._costs = self._costs or typical_costs(self)
+        return best_split(self._costs, num_stages, num_virtual_stages)
 
     def split_view(self, split: PipelineSplit) -> "SplitView":
         """Layer counts of a split."""
@@ -313,7 +313,7 @@ class BatchView:
     def __init__(self, batch: GridBatch, split: SplitView, schedule: Schedule) -> None:
         self._batch, self._grid, self._split = batch, batch.grid, split
         self._layers, self._schedule = batch.layers, schedule
-        self.num_microbatches = batch.num_microbatches
+        self.num_microbatches, self.time = batch.num_microbatches, batch.time
         self._in_flight = schedule.in_flight
         self._usable = batch.grid.problem.cluster.gpu.memory_usable_bytes
         grid, chunks = batch.grid, schedule.num_virtual_stages
@@ -384,11 +384,11 @@ class BatchView:
 
     def least_seconds(self, recompute: Recompute) -> float:
         """Seconds that a step takes at least, quickly known."""
-        return self._batch.time.least_seconds(self._split.counts(recompute), recompute)
+        return self.time.least_seconds(self._split.counts(recompute), recompute)
 
     def passes(self, recompute: Recompute) -> Passes:
         """What the stages do in a step."""
-        return self._batch.time.passes(self._split, self._schedule, recompute)
+        return self.time.passes(self._split, self._schedule, recompute)
 
     def step_seconds(self, recompute: Recompute) -> float:
         """Seconds of a step."""
@@ -396,4 +396,4 @@ class BatchView:
 
     def step_time(self, recompute: Recompute) -> StepTime:
         """Seconds of a step, term by term."""
-        return self._batch.time.step_time(self._split, self._schedule, recompute)
+        return self.time.step_time(self._split, self._schedule, recompute)

@@ -41,16 +41,19 @@ class GridTime:
         return found
 
     def _slowest(self, counts: StageCounts, recompute: Recompute) -> float:
-        slowest, last = 0.0, len(counts) - 1
-        for stage, layers in enumerate(counts):
-            seconds = self.batch + sum(self.layers.microbatch_seconds(layers, recompute))
-            if stage == 0:
-                seconds += self.embedding.forward + self.embedding.backward
-            if stage == last:
-                seconds += self.heads.forward + self._head_backward(layers, recompute)
-            seconds = self.num_microbatches * seconds + self.overlap.least(self.once[stage])
-            slowest = max(slowest, seconds)
-        return slowest
+        return max(
+            self.num_microbatches * seconds + self.overlap.least(once)
+            for seconds, once in zip(self.by_stage(counts, recompute), self.once, strict=True)
+        )
+
+    def by_stage(self, counts: StageCounts, recompute: Recompute) -> list[float]:
+        """Seconds of a microbatch on every stage."""
+        found = [
+            self.batch + sum(self.layers.microbatch_seconds(layers, recompute)) for layers in counts
+        ]
+        found[0] += self.embedding.forward + self.embedding.backward
+        found[-1] += self.heads.forward + self._head_backward(counts[-1], recompute)
+        return found
 
     def _head_backward(self, counts: LayerCounts, recompute: Recompute) -> float:
         """Seconds of the heads' backward pass, less what the layers of their chunk wait for the

@@ -30,6 +30,7 @@ class Recompute:
 
 
 NO_RECOMPUTE = Recompute()
+FULL_RECOMPUTE = Recompute(granularity="full", method="uniform", num_layers=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,9 @@ class _ConfidenceFile(StrictModel):
 _MOMENTS = ("peak_moment", "peak_moment_at_imbalance")
 _NOT_NUMBERS = (*_MOMENTS, "layer_moment", "layer_moment_at_imbalance", "usable")
 
+_BESIDE_TOTAL = ("hidden", "of_which", "elsewhere")
+_OF_SAVING = ("bytes", "seconds", "seconds_per_step", "tokens_per_second_per_gpu")
+
 # Dotted paths of all that a plan predicts.
 PREDICTED = (
     "stages.parameters",
@@ -54,8 +57,8 @@ PREDICTED = (
         if field.name not in _NOT_NUMBERS
     ),
     *(f"host_memory_bytes.{moment}" for moment in ("loading", "training", "saving")),
-    *(f"step_seconds.{name}" for name in (*CATEGORIES, "total", "hidden", "of_which")),
-    *(f"saving.{name}" for name in ("bytes", "seconds", "seconds_per_step")),
+    *(f"step_seconds.{name}" for name in (*CATEGORIES, "total", *_BESIDE_TOTAL)),
+    *(f"saving.{name}" for name in _OF_SAVING),
     "tokens_per_second_per_gpu",
     "samples_per_second",
     "model_tflops_per_gpu",
@@ -104,7 +107,7 @@ def make_plan(evaluator: Evaluator, layout: Layout, *, broken: tuple[Violation, 
         ],
         host_memory_bytes=host_memory_bytes(problem, layout, parameters),
         step_seconds=_time_to_json(time, straggler_seconds(evaluator, layout, seconds)),
-        saving=saving(problem),
+        saving=saving(problem, seconds),
         tokens_per_second_per_gpu=workload.step_tokens / seconds / layout.world_size,
         samples_per_second=workload.global_batch_size / seconds,
         model_tflops_per_gpu=flops / seconds / TERA,
@@ -173,4 +176,9 @@ def _time_to_json(time: StepTime, straggler: float) -> dict[str, Any]:
         "total": time.total,
         "hidden": time.hidden(),
         "of_which": {"busiest_expert_rank": straggler},
+        "slowest_stage": time.slowest_stage,
+        "elsewhere": {
+            category: {"stage": stage, "seconds": seconds}
+            for category, (stage, seconds) in time.elsewhere.items()
+        },
     }

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+from planner.candidates import ASSUMED_TIE_FRACTION
 from planner.dispatchers import elsewhere
 from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.plan import Reason
-from planner.ranking import ASSUMED_TIE_FRACTION
 
 
 def possible_elsewhere(evaluator: Evaluator, layout: Layout, seconds: float) -> list[Reason]:

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from planner.candidates import SAME_SECONDS, Candidate, Contenders
-
-# Step times closer than this are not told apart.
-ASSUMED_TIE_FRACTION = 0.02
+from planner.candidates import ASSUMED_TIE_FRACTION, SAME_SECONDS, Candidate, Contenders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

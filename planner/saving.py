@@ -1,4 +1,8 @@
-"""What saving checkpoints takes of a run, spread over the steps between two of them."""
+"""What saving checkpoints takes of a run, spread over the steps between two of them.
+
+It stands beside the steps and not in them: all layouts of a problem write as much, logs tell of
+steps without it, and it rests on an assumed disk, that of steps on measured GPUs.
+"""
 
 from planner.layer_shape import BF16
 from planner.layout import Layout, PipelineSplit
@@ -11,8 +15,9 @@ from planner.workload import TunerType
 ASSUMED_DISK_BYTES_PER_SECOND = 1e9
 
 
-def saving(problem: Problem) -> dict[str, float]:
-    """A checkpoint's bytes, the steps between two, what each takes, and that by step.
+def saving(problem: Problem, step_seconds: float) -> dict[str, float]:
+    """A checkpoint's bytes, the steps between two, what each takes, that by step, and the speed of
+    steps of so many seconds with it.
 
     Training waits: ms-swift refuses async_save beside save_total_limit, which every recipe has
     (4.6.0, swift/megatron/arguments/megatron_args.py:912). Every rank writes its own part
@@ -22,11 +27,13 @@ def saving(problem: Problem) -> dict[str, float]:
     """
     size, steps = checkpoint_bytes(problem), problem.recipe.save_steps
     seconds = size / problem.cluster.num_nodes / ASSUMED_DISK_BYTES_PER_SECOND
+    tokens = problem.workload.step_tokens / problem.cluster.num_gpus
     return {
         "bytes": size,
         "interval_steps": steps,
         "seconds": seconds,
         "seconds_per_step": seconds / steps,
+        "tokens_per_second_per_gpu": tokens / (step_seconds + seconds / steps),
     }
 
 

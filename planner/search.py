@@ -2,20 +2,22 @@
 
 Sizes go from the grid inwards (TP, CP, PP, EP, ETP; VPP; micro-batch; recomputation), so that a
 broken rule refuses a whole subtree; its leaves are counted under the rule. The pipeline split is
-solved for each PP and VPP.
+solved for each PP and VPP, and for the best layout of each grid once more by what it takes itself.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
+from planner.balance import balanced
 from planner.candidates import Candidate, Contenders
 from planner.constraints import LEVELS, rules_for
 from planner.evaluate import Evaluator
 from planner.layer_view import GridSizes
-from planner.layout import NO_RECOMPUTE, Layout, Recompute
+from planner.layout import FULL_RECOMPUTE, NO_RECOMPUTE, Layout, Recompute
 from planner.pipeline_layout import layout_chunks
 from planner.problem import Problem, Sizes, as_layout
 from planner.ranking import rank
@@ -26,9 +28,6 @@ LARGEST_MICRO_BATCH_SIZE = 4  # longer packs do the same
 LARGEST_VIRTUAL_PIPELINE_SIZE = 8
 
 Value = TypeVar("Value")
-
-FULL_RECOMPUTE = Recompute(granularity="full", method="uniform", num_layers=1)
-
 
 # Sets of modules worth recomputing, each saving more than the one before it. core_attn is in none:
 # fused attention keeps nothing that it could give up.
@@ -146,6 +145,15 @@ class _Pipeline:
     recomputes: list[Recompute]
 
 
+def _balanced(evaluator: Evaluator, candidate: Candidate) -> Candidate:
+    """The candidate with the split that is best for itself."""
+    layout = candidate.layout(evaluator.problem)
+    found = balanced(evaluator, layout, candidate.step_seconds)
+    if found == layout:
+        return candidate
+    return candidate.with_split(found.split, evaluator.batch(found))
+
+
 def _gather(
     evaluator: Evaluator,
     grid: GridSizes,
@@ -185,7 +193,7 @@ def _gather(
                 continue
             tally.fitting += 1
             if grid not in grids:
-                grids[grid] = Contenders()
+                grids[grid] = Contenders(partial(_balanced, evaluator))
             together = worse(found, view.host_verdict)
             choice = sizes, micro_batch_size, recompute, batch
             grids[grid].add(together, choice, spare=fits_without)

@@ -47,6 +47,8 @@ class StepTime:
     terms: tuple[TimeTerm, ...]
     slowest_stage: int
     compute_seconds: tuple[float, ...]  # by stage: free communication and no bubble
+    # Exposed communication of which another stage has more: the stage that has most, and seconds.
+    elsewhere: dict[str, tuple[int, float]]
 
     @property
     def total(self) -> float:
@@ -228,7 +230,25 @@ def step_time(stages: list[StageSeconds], passes: Passes) -> StepTime:
         compute_seconds=tuple(
             number * each.compute + each.once.optimizer + each.once.other for each in stages
         ),
+        elsewhere=_elsewhere(stages, number, slowest),
     )
+
+
+def _elsewhere(
+    stages: list[StageSeconds], number: int, slowest: int
+) -> dict[str, tuple[int, float]]:
+    """Of so many microbatches; messages between stages belong to all."""
+    by_category = {
+        "exposed_tp_communication": [number * each.tp for each in stages],
+        "exposed_ep_communication": [number * each.ep for each in stages],
+        "exposed_cp_communication": [number * each.cp for each in stages],
+        "exposed_dp_communication": [each.reduce + each.gather for each in stages],
+    }
+    return {
+        category: (seconds.index(max(seconds)), max(seconds))
+        for category, seconds in by_category.items()
+        if max(seconds) > seconds[slowest]
+    }
 
 
 def _message_term(passes: Passes, stage: int, exposed: float) -> TimeTerm:

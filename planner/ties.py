@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import erf, exp, hypot, pi, sqrt
 
-from planner.candidates import Candidate
+from planner.candidates import ASSUMED_TIE_FRACTION, Candidate
 from planner.cluster import Assumption
 from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.plan import Plan, Reason
 from planner.planning import confidence
-from planner.ranking import ASSUMED_TIE_FRACTION
 from planner.step_time import CATEGORIES
 
 # What nine of ten predictions of communication and bubbles are within: nobody compared them with

@@ -20,12 +20,11 @@ from measure.verify.row import Row
 from planner.constraints import violations
 from planner.dialects import argv
 from planner.evaluate import Evaluator
-from planner.layout import NO_RECOMPUTE, Layout
+from planner.layout import FULL_RECOMPUTE, NO_RECOMPUTE, Layout
 from planner.model_config import model_spec_from_config
 from planner.plan import layout_from_json, layout_to_json
 from planner.problem import Problem, Sizes, as_layout
 from planner.recipe import load_recipe
-from planner.search import FULL_RECOMPUTE
 from planner.stack import load_stack
 from planner.swift_args import training_args
 from planner.topology_files import load_topology

@@ -19,11 +19,10 @@ from two_gpus import GLOBAL_BATCH_SIZE, MODELS, SEQ_LENGTH, Entry, listed, predi
 
 from planner.commands import SWIFT_SELECTIVE
 from planner.evaluate import Evaluator
-from planner.layout import Layout, Recompute
+from planner.layout import FULL_RECOMPUTE, Layout, Recompute
 from planner.model_files import resolve_model
 from planner.problem import Problem
 from planner.recipe import load_recipe
-from planner.search import FULL_RECOMPUTE
 from planner.split import even_split
 from planner.stack import load_stack
 from planner.topology_files import load_topology

@@ -17,6 +17,7 @@ from measure.calibrate.log_file import LogFile, read_log
 from measure.calibrate.overlay import overlay_text
 from measure.calibrate.prediction import batch_view, problem_of, step_time
 from measure.calibrate.warm_steps import TRUSTED_STEPS, Measured, measured
+from measure.calibrate.ways import fits_alone, others_bytes, predicted_bytes, ways_out
 from measure.new_file import write_new_file
 from planner.cluster import Calibration
 from planner.command import plan_with, terminal_width, write_output
@@ -278,12 +279,14 @@ def _out_of_memory(each: Trained, topology: str) -> dict[str, Any] | None:
     if error is None:
         return None
     layout, problem = each.run.plan.layout, each.problem
-    stages = each.run.plan.stages
     rank_known = error.rank is not None and error.rank < layout.world_size
     stage = stage_of(error.rank, layout) if rank_known and error.rank is not None else None
-    of_stages = [float(each.memory_bytes["device_used"]) for each in stages]
-    missing = missing_bytes(error, of_stages, stage)
-    rung = next_rung(problem, layout, error, missing)
+    stages = each.run.plan.stages if stage is None else [each.run.plan.stages[stage]]
+    predicted = max(predicted_bytes(one.memory_bytes, error.when) for one in stages)
+    others = others_bytes(error, max(float(one.memory_bytes["nccl"]) for one in stages))
+    missing = missing_bytes(error, predicted, others)
+    alone = fits_alone(error, others)  # no change of the run is needed
+    rung = None if alone else next_rung(problem, layout, error, missing)
     known = {model.name for model in known_models()}
     model = each.run.model.name if each.run.model.name in known else each.run.site.model_path
     return {
@@ -291,8 +294,11 @@ def _out_of_memory(each: Trained, topology: str) -> dict[str, Any] | None:
         "frames": list(error.frames),
         "stage": stage,
         "needed_bytes": error.needed_bytes,
-        "predicted_bytes": max(of_stages) if stage is None else of_stages[stage],
+        "predicted_bytes": predicted,
         "missing_bytes": missing,
+        "others_bytes": others,
+        "fits_alone": alone,
+        "ways": [way.to_json() for way in ways_out(error, others, each.run.load)],
         "fragmented": bool(
             error.unallocated_bytes
             and error.tried_bytes

@@ -1,6 +1,6 @@
 """What to change after memory ran out: the first rung that leaves as much free as was missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from measure.calibrate.out_of_memory import OutOfMemory, When
@@ -21,7 +21,7 @@ from planner.workload import TunerType
 
 OFFLOAD = "optimizer_cpu_offload=true"
 # At these moments there are no activations whose recomputation would help.
-_WITHOUT_ACTIVATIONS = (When.BUILDING, When.LOADING, When.SAVING, When.OPTIMIZER)
+_WITHOUT_ACTIVATIONS = (When.BUILDING, When.LOADING, When.RESUMING, When.SAVING, When.OPTIMIZER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,12 @@ def stage_of(rank: int, layout: Layout) -> int:
     return min(layout.pp - 1, rank * layout.pp // layout.world_size)
 
 
-def missing_bytes(error: OutOfMemory, predicted: Sequence[float], stage: int | None) -> float:
-    """How much more a rank needed than was predicted of its stage, at the least; 0: no more.
-
-    `predicted` is device use by stage; where the stage is not known, the fullest is meant.
-    """
+def missing_bytes(error: OutOfMemory, predicted: float, others: float | None) -> float:
+    """How much more a rank needed than was predicted of the moment, at the least, besides what
+    others held; 0: no more."""
     if error.needed_bytes is None:
         return 0.0
-    return max(0.0, error.needed_bytes - (max(predicted) if stage is None else predicted[stage]))
+    return max(0.0, error.needed_bytes - (others or 0.0) - predicted)
 
 
 def next_rung(problem: Problem, layout: Layout, error: OutOfMemory, missing: float) -> Rung | None:

@@ -34,6 +34,7 @@ class When(StrEnum):
 
     SAVING = "saving"
     LOADING = "loading"
+    RESUMING = "resuming"
     EVALUATING = "evaluating"
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"
@@ -47,7 +48,8 @@ class When(StrEnum):
 # forward code, and a backward pass with recomputation forward passes.
 _FUNCTIONS = {
     When.SAVING: {"save_checkpoint", "save_mcore_checkpoint", "save_weights"},
-    When.LOADING: {"load_weights", "load_checkpoint", "load_mcore_checkpoint", "_load_checkpoint"},
+    When.LOADING: {"load_weights"},  # of Hugging Face, before the optimizer is made
+    When.RESUMING: {"load_checkpoint", "load_mcore_checkpoint", "_load_checkpoint"},  # after it
     When.EVALUATING: {"evaluate"},
     When.BACKWARD: {"backward_step", "_engine_run_backward"},
     When.OPTIMIZER: {"step", "step_with_ready_grads", "prepare_grads", "clip_grad_norm"},

@@ -63,4 +63,20 @@ MESSAGES: dict[str, Message] = {
         "{log}: the plan said {planned:.3g} s, of which this planner says {now:.3g} s: the "
         "comparison is with the latter"
     ),
+    "calibrate.others": Message(
+        "{gib:.1f} GiB of the GPU were held by others than this process, such as one of a run "
+        "before: nvidia-smi names them; end them first"
+    ),
+    "calibrate.load_mcore": Message(
+        "load the weights from a checkpoint: convert_hf_to_mcore.sh makes one, once, of a run "
+        "folder that is planned with --load mcore"
+    ),
+    "calibrate.resume_without": Message(
+        "go on without the optimizer's states, which loading makes twice, and with the learning "
+        "rate from its beginning: --set no_load_optim=true"
+    ),
+    "calibrate.save_mcore": Message(
+        "write no Hugging Face weights beside checkpoints, which joins a layer's experts in one "
+        "piece: plan with --load mcore, and convert them afterwards"
+    ),
 }

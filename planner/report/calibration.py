@@ -15,6 +15,7 @@ SIGNIFICANT_SECONDS = 0.0005  # less is no line
 WHEN = {
     "saving": "while it saved a checkpoint",
     "loading": "while it loaded weights",
+    "resuming": "while it read a checkpoint",
     "evaluating": "in an evaluation",
     "backward": "in the backward pass",
     "optimizer": "in the optimizer step",
@@ -51,6 +52,8 @@ def _next(content: dict[str, Any]) -> str:
     commands = [error["rung"]["command"] for error in errors if error["rung"]]
     if commands and commands[0]:
         return str(commands[0])
+    if any(error["ways"] for error in errors):
+        return "start again, with the first of the ways out"
     if content["overlay"] is not None:
         return "plan calibrate ... --output mine.yaml, then plan --topology mine.yaml"
     return "plan with more GPUs, or shorter packs (--seq-length)"
@@ -118,8 +121,8 @@ def _out_of_memory(error: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if error["needed_bytes"] is not None:
         yield (
             "",
-            f"needed {gib(error['needed_bytes'])} GiB or more, predicted "
-            f"{gib(error['predicted_bytes'])}: {gib(error['missing_bytes'])} GiB more",
+            f"needed {gib(error['needed_bytes'])} GiB or more, predicted for this moment "
+            f"{gib(error['predicted_bytes'])}: {_missing(error)}",
         )
     if error["fragmented"]:
         yield (
@@ -127,13 +130,23 @@ def _out_of_memory(error: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "what is reserved in pieces would be enough: set "
             "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True first, if it is not",
         )
+    yield from _named("Way out", [way["message"] for way in error["ways"]])
     yield from _rung(error)
+
+
+def _missing(error: dict[str, Any]) -> str:
+    """What was missing, and of it what others had."""
+    text = f"{gib(error['missing_bytes'])} GiB more"
+    if error["others_bytes"]:
+        text += f", and {gib(error['others_bytes'])} that others held"
+    return text
 
 
 def _rung(error: dict[str, Any]) -> Iterator[tuple[str, str]]:
     rung = error["rung"]
     if rung is None:
-        yield "Change", "nothing on these GPUs leaves so much free"
+        if not error["fits_alone"]:
+            yield "Change", "no layout on these GPUs leaves so much free"
         return
     layout = layout_from_json(rung["layout"])
     yield (

@@ -15,10 +15,9 @@ from planner.reasons import crossing_groups
 from planner.report.answer import Answer
 from planner.report.header import header
 from planner.report.numbers import bar, gib, percent, seconds, with_unit
+from planner.report.step import step_lines
 from planner.report.tables import SIZES, plain_table, recompute_cell, size_cells
 from planner.report.trust import odds, ties_words, trust
-from planner.step_time import CATEGORIES
-from planner.ties import words_of
 from planner.verdict import MARGIN_FRACTION
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from planner.reach import Reach
 
 FULL_WIDTH = 100
-SIGNIFICANT_SECONDS = 0.0005  # less is not shown
 _GROUPS = {term.id: term.group for term in TERMS}
 _COLUMNS = ("weights", "grads", "optimizer", "acts", "buffers", "logits", "other")
 
@@ -171,9 +169,7 @@ def _print_plan(problem: Problem, plan: Plan, out: Console, *, numbered: bool) -
         found = f"memory {plan.verdict}, but it does not run" if broken else plan.verdict
         pairs.append(("verdict", f"{found}   {_speed(plan)}"))
     pairs.append(("odds", odds(problem, plan)))
-    pairs.append(("time", _time(problem, plan)))
-    if plan.saving:
-        pairs.append(("", _saving(plan)))
+    pairs += [("time", line) for line in step_lines(problem, plan)]
     pairs.append(("host", _host(problem, plan)))
     pairs.append(("memory", _checkpoints(problem, plan)))
     _print_pairs(out, pairs)
@@ -211,28 +207,6 @@ def _checkpoints(problem: Problem, plan: Plan) -> str:
     return (
         "loading {}, saving {}, resuming {} GiB allocated of a GPU; ".format(*allocated)
         + f"steps after resuming take {resumed} GiB of it"
-    )
-
-
-def _time(problem: Problem, plan: Plan) -> str:
-    parts = [
-        f"{words_of(name)} {seconds(value)}"
-        for name, value in plan.step_seconds.items()
-        if name in CATEGORIES and value > SIGNIFICANT_SECONDS
-    ]
-    text = ", ".join(parts) + f" = {seconds(plan.step_seconds['total'])} s"
-    straggler = plan.step_seconds.get("of_which", {}).get("busiest_expert_rank", 0.0)
-    if straggler > SIGNIFICANT_SECONDS:
-        load = problem.workload.routing_imbalance
-        text += f", of which {seconds(straggler)} as the busiest experts have {load:g} x the mean"
-    return text
-
-
-def _saving(plan: Plan) -> str:
-    saving = plan.saving
-    return (
-        f"saving {gib(saving['bytes'])} GiB every {saving['interval_steps']} steps takes "
-        f"{seconds(saving['seconds'])} s, {seconds(saving['seconds_per_step'])} s a step besides"
     )
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from measure.calibrate.warm_steps import measured
 from planner.cluster import AS_PREDICTED, Calibration
 from planner.evaluate import Evaluator
 from planner.layout import Layout
+from planner.memory import CUDA_CONTEXT_BYTES
 from planner.problem import Problem
 from planner.run import Run
 from planner.search import search
+from planner.workload import Load
 
 LOGS = Path(__file__).parent.parent / "inputs" / "logs"
 SCHEMA = json.loads((Path(planner.__file__).parent / "data" / "calibrate.schema.json").read_text())
@@ -281,6 +284,71 @@ def test_golden_memory_that_ran_out(
     Path("run/output/train.log").write_text(text)
     ran = plan("calibrate", "run/output/train.log")
     check_golden("cli/calibrate-oom-100.txt", ran.out)
+
+
+def test_golden_memory_that_ran_out_while_loading(
+    tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loading rank needs a tenth of a training one: most of the memory was others'."""
+    monkeypatch.chdir(tmp_path)
+    write_run(Path("run"), runs[0])
+    text = (LOGS / "oom-loading.txt").read_text().replace("70.15 GiB is alloc", "4.15 GiB is alloc")
+    Path("run/output/train.log").write_text(text)
+    ran = plan("calibrate", "run/output/train.log")
+    check_golden("cli/calibrate-oom-loading-100.txt", ran.out)
+
+
+CONTEXT_AND_MOMENT = {"loading": "loading", "building": "after_build", "resuming": "resuming"}
+
+
+@pytest.mark.parametrize("moment", CONTEXT_AND_MOMENT)
+def test_what_ran_out_before_the_first_step_is_held_against_that_moment(
+    moment: str, tmp_path: Path, runs: list[Run]
+) -> None:
+    """And not against a training step, whose recomputation would not help."""
+    text = (LOGS / f"oom-{'loading' if moment == 'resuming' else moment}.txt").read_text()
+    text = text.replace("in load_weights", "in load_mcore_checkpoint") if "res" in moment else text
+    log = write_run(tmp_path, runs[0]) / "train.log"
+    log.write_text(text)
+    error = answer_of(plan("calibrate", log, "--json"))["logs"][0]["out_of_memory"]
+    memory = runs[0].plan.stages[0].memory_bytes
+    expected = memory[CONTEXT_AND_MOMENT[moment]] + memory["nccl"] + CUDA_CONTEXT_BYTES
+
+    assert error["when"] == moment
+    assert error["predicted_bytes"] == pytest.approx(expected)
+    assert error["predicted_bytes"] < memory["device_used"]
+    assert error["missing_bytes"] == pytest.approx(error["needed_bytes"] - expected)
+    assert error["rung"] is None or error["rung"]["kind"] in ("layout", "offload")
+    ways = {"loading": ["calibrate.load_mcore"], "resuming": ["calibrate.resume_without"]}
+    assert [way["id"] for way in error["ways"]] == ways.get(moment, [])
+
+
+def test_what_others_held_is_not_missing_and_asks_for_no_other_layout(
+    tmp_path: Path, runs: list[Run]
+) -> None:
+    log = write_run(tmp_path, runs[0]) / "train.log"
+    text = (LOGS / "oom-backward.txt").read_text()
+    log.write_text(text.replace("70.15 GiB is alloc", "30.15 GiB is alloc"))
+    error = answer_of(plan("calibrate", log, "--json"))["logs"][0]["out_of_memory"]
+    own = (30.15 + 3.49) * GIB + CUDA_CONTEXT_BYTES + runs[0].plan.stages[0].memory_bytes["nccl"]
+
+    assert error["others_bytes"] == pytest.approx((79.11 - 1.61) * GIB - own)
+    assert error["missing_bytes"] == 0
+    assert error["rung"] is None
+    assert [way["id"] for way in error["ways"]] == ["calibrate.others"]
+
+
+def test_what_is_written_beside_a_checkpoint_may_be_left_out(
+    tmp_path: Path, runs: list[Run]
+) -> None:
+    """Of a run that reads Hugging Face weights, and writes them."""
+    for load, expected in ((Load.DIRECT, ["calibrate.save_mcore"]), (Load.MCORE, [])):
+        log = write_run(tmp_path / load, replace(runs[0], load=load)) / "train.log"
+        log.write_text((LOGS / "oom-saving.txt").read_text())
+        error = answer_of(plan("calibrate", log, "--json"))["logs"][0]["out_of_memory"]
+        device_used = runs[0].plan.stages[0].memory_bytes["device_used"]
+        assert error["predicted_bytes"] == device_used  # stays reserved while it saves
+        assert [way["id"] for way in error["ways"]] == expected
 
 
 Change = Callable[[Path, Path], Sequence[object]]

@@ -247,7 +247,8 @@ def test_a_plan_adds_up_and_comes_back_from_its_json(case: Case) -> None:
         values = [memory[name] for name in (*rising, "peak_reserved", "device_used")]
         assert values == sorted(values)
     seconds = made.step_seconds
-    assert list(seconds) == [*CATEGORIES, "total", "hidden", "of_which"]
+    beside = ["hidden", "of_which", "slowest_stage", "elsewhere"]
+    assert list(seconds) == [*CATEGORIES, "total", *beside]
     assert all(0 <= part <= seconds["total"] for part in seconds["of_which"].values())
     assert math.isclose(sum(seconds[name] for name in CATEGORIES), seconds["total"], rel_tol=1e-9)
 
@@ -276,6 +277,8 @@ def test_a_plan_agrees_with_its_layout(case: Case) -> None:
     seconds = made["step_seconds"]["total"]
     tokens = workload.global_batch_size * workload.seq_length / layout.world_size
     assert math.isclose(made["tokens_per_second_per_gpu"], tokens / seconds)
+    with_saving = seconds + made["saving"]["seconds_per_step"]
+    assert math.isclose(made["saving"]["tokens_per_second_per_gpu"], tokens / with_saving)
     assert math.isclose(made["samples_per_second"], workload.global_batch_size / seconds)
     assert made["args"]["recompute_granularity"] == sizes["recompute_granularity"]
 
@@ -283,7 +286,9 @@ def test_a_plan_agrees_with_its_layout(case: Case) -> None:
 # -- confidence ------------------------------------------------------------------------------------
 
 # What a stage and a plan say about themselves; all other numbers are predictions.
+WHOLE = ("terms", "terms_at_imbalance", "hidden", "of_which", "elsewhere")
 NOT_PREDICTED = {
+    "slowest_stage",
     "stage",
     "worst_rank",
     "num_layers",
@@ -298,9 +303,8 @@ NOT_PREDICTED = {
 
 
 def predicted(value: object, path: str = "") -> Iterator[str]:
-    """Dotted paths of all predicted numbers; terms, `hidden` and `of_which` as a whole."""
-    whole = ("terms", "terms_at_imbalance", "hidden", "of_which")
-    if isinstance(value, dict) and path.rpartition(".")[2] not in whole:
+    """Dotted paths of all predicted numbers; those of `WHOLE` as a whole."""
+    if isinstance(value, dict) and path.rpartition(".")[2] not in WHOLE:
         for key, below in value.items():
             if key not in NOT_PREDICTED:
                 yield from predicted(below, f"{path}.{key}".lstrip("."))

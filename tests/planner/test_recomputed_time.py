@@ -170,19 +170,21 @@ def test_the_busiest_rank_takes_what_the_step_is_longer_than_an_even_one() -> No
 def test_a_checkpoint_has_weights_and_states_once() -> None:
     stated = problem("Qwen3-30B-A3B", gpus=16)
     parameters = sum(model_parameters(stated.model).values())
-    found = saving(stated)
+    found = saving(stated, 3.0)
 
     assert found["bytes"] == parameters * (2 + 12)
     assert found["seconds"] == found["bytes"] / 2 / ASSUMED_DISK_BYTES_PER_SECOND
     assert found["seconds_per_step"] == found["seconds"] / stated.recipe.save_steps
+    seconds = 3.0 + found["seconds_per_step"]
+    assert found["tokens_per_second_per_gpu"] == stated.workload.step_tokens / seconds / 16
 
 
 def test_without_states_or_with_adapters_a_checkpoint_is_smaller() -> None:
     stated = problem("Qwen3-30B-A3B", gpus=8)
     recipe = replace(load_recipe(TunerType.FULL), no_save_optim=True)
-    weights = saving(replace(stated, recipe=recipe))["bytes"]
+    weights = saving(replace(stated, recipe=recipe), 3.0)["bytes"]
     lora = replace(stated.workload, tuner_type=TunerType.LORA, lora_rank=8)
-    adapters = saving(replace(stated, workload=lora))["bytes"]
+    adapters = saving(replace(stated, workload=lora), 3.0)["bytes"]
 
     assert weights == 2 * sum(model_parameters(stated.model).values())
     assert 0 < adapters < weights / 10

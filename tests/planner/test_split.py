@@ -9,7 +9,7 @@ from problems import MODELS, problem
 
 from planner.evaluate import Evaluator
 from planner.layout import PipelineSplit
-from planner.split import SplitCosts, even_split, split_layers
+from planner.split import SplitCosts, best_split, even_split, faster_exists, split_layers
 
 whole = st.integers(0, 20).map(float)  # whole numbers: sums are exact in any order
 
@@ -44,10 +44,11 @@ def all_splits(num_layers: int, num_chunks: int) -> list[list[tuple[int, int]]]:
     ]
 
 
-def slowest_and_fullest(
+def slowest_and_next(
     costs: SplitCosts, pp: int, chunks: list[tuple[int, int]]
 ) -> tuple[float, float]:
-    """Seconds of the slowest chunk and bytes of the fullest one."""
+    """Seconds of the slowest chunk, and bytes of the fullest one; of several chunks a stage the sum
+    of the squares of their seconds."""
     seconds, filled = [], []
     for chunk, (first, end) in enumerate(chunks):
         in_flight = pp - chunk % pp
@@ -63,7 +64,7 @@ def slowest_and_fullest(
             + in_flight * sum(costs.layer_activation_bytes[first:end])
             + sum(size for _, size in at_ends)
         )
-    return max(seconds), max(filled)
+    return max(seconds), sum(each**2 for each in seconds) if len(chunks) > pp else max(filled)
 
 
 def in_order(split: PipelineSplit) -> list[tuple[int, int]]:
@@ -77,16 +78,42 @@ def in_order(split: PipelineSplit) -> list[tuple[int, int]]:
 
 @given(splittings())
 def test_no_split_is_better(splitting: tuple[SplitCosts, int, int]) -> None:
-    """Least slowest chunk first; of those splits, least fullest chunk."""
+    """Least slowest chunk first; of those splits, least fullest chunk, or most even."""
     costs, pp, vpp = splitting
     split = split_layers(costs, pp, vpp)
     assert split is not None
     num_layers = len(costs.layer_seconds)
-    best = min(
-        slowest_and_fullest(costs, pp, chunks) for chunks in all_splits(num_layers, pp * vpp)
-    )
+    best = min(slowest_and_next(costs, pp, chunks) for chunks in all_splits(num_layers, pp * vpp))
 
-    assert slowest_and_fullest(costs, pp, in_order(split)) == best
+    assert slowest_and_next(costs, pp, in_order(split)) == best
+
+
+@given(splittings(), st.floats(0.1, 1.0), st.data())
+def test_whether_a_faster_split_exists_is_what_the_best_one_says(
+    splitting: tuple[SplitCosts, int, int], part: float, data: st.DataObject
+) -> None:
+    costs, pp, vpp = splitting
+    every = all_splits(len(costs.layer_seconds), pp * vpp)
+    chunks = data.draw(st.sampled_from(every))
+    split = PipelineSplit(tuple(tuple(chunks[stage::pp]) for stage in range(pp)))
+    limit = part * slowest_and_next(costs, pp, chunks)[0]
+    best = min(slowest_and_next(costs, pp, each)[0] for each in every)
+
+    if abs(limit - best) > 1e-9 * best:
+        assert faster_exists(costs, split, part) == (best < limit)
+
+
+@given(splittings())
+def test_layers_that_divide_start_even_unless_that_is_slower(
+    splitting: tuple[SplitCosts, int, int],
+) -> None:
+    costs, pp, vpp = splitting
+    even, start = even_split(len(costs.layer_seconds), pp, vpp), best_split(costs, pp, vpp)
+    if even is None:
+        assert start == split_layers(costs, pp, vpp)
+    elif start != even:
+        slowest = [slowest_and_next(costs, pp, in_order(each))[0] for each in (start, even)]
+        assert slowest[0] < 0.95 * slowest[1] * (1 + 1e-9)
 
 
 @given(splittings())
@@ -100,7 +127,7 @@ def test_of_equal_splits_the_last_chunk_has_the_fewest_layers(
     equal = [
         chunks
         for chunks in all_splits(len(costs.layer_seconds), pp * vpp)
-        if slowest_and_fullest(costs, pp, chunks) == slowest_and_fullest(costs, pp, chosen)
+        if slowest_and_next(costs, pp, chunks) == slowest_and_next(costs, pp, chosen)
     ]
 
     assert chosen[-1][0] == max(chunks[-1][0] for chunks in equal)

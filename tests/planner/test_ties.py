@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import problem
 
+from planner.candidates import ASSUMED_TIE_FRACTION
 from planner.evaluate import Evaluator
-from planner.ranking import ASSUMED_TIE_FRACTION
 from planner.search import SearchResult, search
 from planner.step_time import CATEGORIES
 from planner.ties import (

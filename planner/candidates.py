@@ -125,17 +125,21 @@ class Contenders:
             self._found.append(_with_least(choice))
 
     def best(self) -> Candidate:
-        """The first in rank of them."""
+        """The first in rank of them, as it was found."""
         best = self._first(self._found, inf, lambda batch, recompute: True)
         assert best is not None
-        return self._improve(best)
+        return best
+
+    def improved(self, candidate: Candidate) -> Candidate:
+        """One of them as it is handed on."""
+        return self._improve(candidate)
 
     def best_resuming(self, limit: float) -> Candidate | None:
         """The first in rank of those that can go on after an interruption; None: none does within
         so many seconds a step."""
         found = [*self._found, *map(_with_least, self._spare)]
         best = self._first(found, limit, lambda batch, recompute: batch.resumes(recompute))
-        return None if best is None else self._improve(best)
+        return None if best is None else self.improved(best)
 
     def _first(
         self,

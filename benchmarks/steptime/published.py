@@ -73,7 +73,8 @@ two of these runs (`planner/communication.py`).
 An error below is of factors that were fitted to the runs of the other models (held out). What the
 third number is about was chosen after errors were seen: with one factor of launches and one of
 collectives the median held out was 26.7%, with a third number about fused routers 20.4%. No factor
-may be below 0.05, as in a topology file.
+may be below 0.05, as in a topology file. Before the host's share of a step was fitted to our own
+ranks (ONE_RANK.md) the median held out was 14.2%.
 
 """
 

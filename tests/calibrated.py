@@ -15,6 +15,13 @@ from planner.site import Site
 from planner.workload import Load
 
 GIB = 2**30
+LOGS = Path(__file__).parent / "inputs" / "logs"
+ERROR = (
+    "[rank9]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB. GPU 1 has a "
+    "total capacity of 79.11 GiB of which 1.61 GiB is free. Process 4242 has 77.49 GiB memory in "
+    "use. Of the allocated memory 70.15 GiB is allocated by PyTorch, and {pieces} is reserved by "
+    "PyTorch but unallocated. If reserved but unallocated memory is large try setting"
+)
 
 
 def run_of(problem: Problem, layout: Layout) -> Run:

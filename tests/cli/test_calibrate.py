@@ -3,7 +3,6 @@
 import json
 import math
 import shlex
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from calibrated import GIB, run_of, swift_row, write_log, write_run
+from calibrated import ERROR, GIB, LOGS, run_of, swift_row, write_log, write_run
 from console import Ran, plan
 from golden_files import check_golden
 from hypothesis import HealthCheck, given, settings
@@ -34,16 +33,9 @@ from planner.run import Run
 from planner.search import search
 from planner.workload import Load
 
-LOGS = Path(__file__).parent.parent / "inputs" / "logs"
 SCHEMA = json.loads((Path(planner.__file__).parent / "data" / "calibrate.schema.json").read_text())
 # What the hosts of the tests take as long as so many times the prediction.
 HOSTS = Calibration(gemm=1.15, launch=1.4, nvlink=1.3, network=1.5)
-ERROR = (
-    "[rank9]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB. GPU 1 has a "
-    "total capacity of 79.11 GiB of which 1.61 GiB is free. Process 4242 has 77.49 GiB memory in "
-    "use. Of the allocated memory 70.15 GiB is allocated by PyTorch, and {pieces} is reserved by "
-    "PyTorch but unallocated. If reserved but unallocated memory is large try setting"
-)
 
 
 @pytest.fixture(scope="module")
@@ -349,103 +341,3 @@ def test_what_is_written_beside_a_checkpoint_may_be_left_out(
         device_used = runs[0].plan.stages[0].memory_bytes["device_used"]
         assert error["predicted_bytes"] == device_used  # stays reserved while it saves
         assert [way["id"] for way in error["ways"]] == expected
-
-
-Change = Callable[[Path, Path], Sequence[object]]
-
-
-def _text(folder: Path, log: Path, text: str) -> Sequence[object]:
-    log.write_text(text)
-    return (log,)
-
-
-def _gone(folder: Path, log: Path) -> Sequence[object]:
-    (folder / "run.json").unlink()
-    return (log,)
-
-
-def _of_before(folder: Path, log: Path) -> Sequence[object]:
-    """A run.json of a planner that did not say what was asked for."""
-    content = json.loads((folder / "run.json").read_text())
-    del content["asked"]
-    (folder / "run.json").write_text(json.dumps(content))
-    return (log,)
-
-
-def _existing(folder: Path, log: Path) -> Sequence[object]:
-    (folder / "mine.yaml").write_text("mine")
-    return (log, "--output", folder / "mine.yaml")
-
-
-def _other_topology(folder: Path, log: Path) -> Sequence[object]:
-    other = problem(gpus=16, topology="h100-8x-roce", routing_imbalance=1.2)
-    run = run_of(other, next(iter(search(Evaluator(other)).ranked)).layout(other))
-    return (log, write_log(write_run(folder / "two", run), run, other))
-
-
-MISTAKES: dict[str, Change] = {
-    "file.unreadable": lambda folder, log: (folder / "none.jsonl",),
-    "calibrate.no_steps": lambda folder, log: _text(folder, log, "nothing\n"),
-    "calibrate.too_few_steps": lambda folder, log: _text(
-        folder, log, "".join(log.read_text().splitlines(keepends=True)[:4])
-    ),
-    "calibrate.no_run": _gone,
-    "calibrate.not_asked": _of_before,
-    "calibrate.other_hosts": lambda folder, log: (log, "--topology", "h20-8x-erdma"),
-    "calibrate.runs": lambda folder, log: (log, "--run", folder, "--run", folder),
-    "output.exists": _existing,
-    "calibrate.nothing_to_write": lambda folder, log: (
-        *_text(folder, log, ERROR.format(pieces="1.00 GiB")),
-        *("--output", folder / "new.yaml"),
-    ),
-    "calibrate.two_topologies": _other_topology,
-    "run.not_a_run": lambda folder, log: (
-        log,
-        *("--run", _text(folder, folder / "run.json", "{}") and folder),
-    ),
-}
-
-
-@pytest.mark.parametrize("id_", MISTAKES)
-def test_mistakes_are_told_in_one_line(
-    tmp_path: Path, asked: Problem, runs: list[Run], id_: str
-) -> None:
-    log = write_log(write_run(tmp_path, runs[0]), runs[0], asked, steps=12)
-    words = MISTAKES[id_](tmp_path, log)
-    ran = plan("calibrate", *words)
-    assert ran.status == 2 and ran.out == "" and ran.err.count("\n") == 1
-    assert plan("calibrate", *words, "--json").answer["error"]["id"] == id_
-    mine = tmp_path / "mine.yaml"
-    assert not mine.exists() or mine.read_text() == "mine"
-
-
-PIECES = [
-    swift_row(1, 30.0),
-    swift_row(2, 32.0),
-    "".join(swift_row(n, 30.0 + 2 * n) for n in range(3, 12)),
-    ERROR.format(pieces="3.49 GiB") + "\n",
-    (LOGS / "oom-backward.txt").read_text(),
-    "[rank3]: Traceback (most recent call last):\n",
-    '[rank3]:   File "a.py", line 1, in forward\n',
-    "[rank99999]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB.\n",
-    "    batch-generator ......: (1.0, 1e9)\n    optimizer ....: (1.0, 2.0)\n",
-    "\x00\x1b[31m\r\n",
-]
-
-
-@pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=30), max_size=6), st.integers(0, 99))
-def test_any_log_is_answered(
-    tmp_path_factory: pytest.TempPathFactory, runs: list[Run], pieces: list[str], cut: int
-) -> None:
-    """An answer, or one line; never a traceback."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    log = write_run(folder, runs[0]) / "train.log"
-    text = "".join(pieces).encode("utf-8", "surrogatepass")
-    log.write_bytes(text[: len(text) - len(text) * cut // 400])
-    ran = plan("calibrate", log)
-    assert ran.status in (0, 2), ran
-    if ran.status == 2:
-        assert ran.out == "" and ran.err.startswith("error: ") and ran.err.count("\n") == 1
-    assert "\x1b" not in ran.out + ran.err

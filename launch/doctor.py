@@ -173,6 +173,10 @@ def _resume(patient: Patient) -> Iterator[Row]:
     elif patient.args.get("streaming"):
         found = "streaming cannot skip data: after a restart training sees the first packs again"
         yield Row(WARN, "resume", found, "--set streaming=false")
+    elif patient.run.plan.resumes in ("no", "maybe"):
+        will = "may need" if patient.run.plan.resumes == "maybe" else "needs"
+        found = f"by the plan a GPU {will} more memory than it has once a start goes on"
+        yield Row(WARN, "resume", found, "--set no_load_optim=true, or a plan that needs less")
     else:
         yield Row(OK, "resume", "a start goes on from the newest complete checkpoint")
 

@@ -25,6 +25,8 @@ UNNEEDED_STEP = (
 RESUMES = """\
 `train.sh`, started again, goes on from the newest complete checkpoint: at most `save_steps` steps
   are lost. To start again from the beginning, move `output` away."""
+RESUMES_DOUBTED = """
+  By the plan a GPU {may} need more memory than it has from then on: see `moe-launch doctor`."""
 RESUMES_NOT = "An interrupted run cannot be resumed: `no_save_optim` leaves out what that needs."
 
 
@@ -53,9 +55,17 @@ def readme(run: Run) -> str:
             f"\n- `{flag}` is left out: {why}"
             for flag, why in dropped(train_args(run), dialect).items()
         ),
-        resume=RESUMES if is_resumable(run) else RESUMES_NOT,
+        resume=_resume(run),
         job=": give " + ", ".join(f"`{key}`" for key in missing) + " first" if missing else "",
     )
+
+
+def _resume(run: Run) -> str:
+    """Whether a run that was interrupted goes on."""
+    if not is_resumable(run):
+        return RESUMES_NOT
+    doubted = {"no": "will", "maybe": "may"}.get(run.plan.resumes or "")
+    return RESUMES + (RESUMES_DOUBTED.format(may=doubted) if doubted else "")
 
 
 def _length(run: Run, dialect: Dialect) -> str:

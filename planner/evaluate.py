@@ -330,7 +330,8 @@ class BatchView:
 
     def resumes(self, recompute: Recompute) -> bool:
         """Whether an interrupted run can go on, as far as is known."""
-        return self.device_used(recompute, self._usable, resumed=True) <= self._usable
+        used = self.device_used(recompute, self._usable, resumed=True)
+        return used <= self._usable and not self._grid.problem.recipe.no_save_optim
 
     def device_used(
         self, recompute: Recompute, limit: float = inf, *, resumed: bool = False

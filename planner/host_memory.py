@@ -26,7 +26,7 @@ ASSUMED_PROCESS_BYTES = 4 * GIB
 def host_memory_bytes(
     problem: Problem, layout: Layout, stages: Sequence[RankParameters]
 ) -> dict[str, int]:
-    """Bytes a node by moment.
+    """Bytes a node by moment, where all its ranks are of the stage that needs most then.
 
     Loading stages the rank's bf16 weights once on the host. Saving stages what the rank writes:
     its part of the weights, of LoRA of the adapters, which ranks that have the same share out
@@ -38,21 +38,28 @@ def host_memory_bytes(
     one had not: most likely what tuned kernels overwrite (torch 2.11,
     _inductor/runtime/triton_heuristics.py: copy_args_to_cpu_if_needed).
     """
-    settings, gpus_per_node = problem.settings, problem.cluster.gpus_per_node
-    largest = max(stages, key=lambda stage: stage.total)
-    dense, experts = layout.dp * layout.cp, expert_shards(problem, layout)
-    shared = largest.trainable_dense / dense + largest.trainable_expert / experts
-    kept = shared if settings.use_distributed_optimizer else largest.trainable
+    shards = layout.dp * layout.cp, expert_shards(problem, layout)
+    ranks = [_of_a_rank(problem, rank, *shards) for rank in dict.fromkeys(stages)]
+    return {
+        moment: problem.cluster.gpus_per_node * max(rank[moment] for rank in ranks)
+        for moment in ranks[0]
+    }
+
+
+def _of_a_rank(problem: Problem, rank: RankParameters, dense: int, experts: int) -> dict[str, int]:
+    """Of a rank whose dense parameters, and whose experts, so many ranks have."""
+    settings, states = problem.settings, state_bytes(problem.settings)
+    shared = rank.trainable_dense / dense + rank.trainable_expert / experts
+    kept = shared if settings.use_distributed_optimizer else rank.trainable
     written = shared
     if problem.workload.tuner_type is not TunerType.LORA:
-        written = (largest.total - largest.expert) / dense + largest.expert / experts
-    states = state_bytes(settings)
+        written = (rank.total - rank.expert) / dense + rank.expert / experts
     saved = written * BF16 + (0 if problem.recipe.no_save_optim else states.saved * shared)
-    loading, training = ASSUMED_PROCESS_BYTES, ASSUMED_PROCESS_BYTES + states.host * kept
+    training = ASSUMED_PROCESS_BYTES + states.host * kept
     return {
-        "loading": gpus_per_node * (loading + largest.total * BF16),
-        "training": gpus_per_node * round(training),
-        "saving": gpus_per_node * round(training + ASSUMED_PINNED_ROUNDING * saved),
+        "loading": ASSUMED_PROCESS_BYTES + rank.total * BF16,
+        "training": round(training),
+        "saving": round(training + ASSUMED_PINNED_ROUNDING * saved),
     }
 
 

@@ -16,7 +16,7 @@ from planner.run import Run
 from planner.search import recompute_ladder, search
 from planner.setting_conflicts import check_settings
 from planner.settings import read_settings, with_settings
-from planner.swift_args import ArgValue, training_args
+from planner.swift_args import ArgValue, pipeline_args, training_args
 from planner.workload import TunerType
 
 OFFLOAD = "optimizer_cpu_offload=true"
@@ -135,6 +135,14 @@ def changed_arguments(run: Run, problem: Problem, rung: Rung) -> dict[str, ArgVa
     return {name: new.get(name) for name in names if new.get(name) != old.get(name)}
 
 
+def _split(problem: Problem, layout: Layout) -> list[str]:
+    """The split of a layout that is not even, as --set takes it."""
+    if problem.settings.names_split:
+        return []
+    arguments = pipeline_args(layout.split, problem.workload.mtp_num_layers)
+    return [f"{name}={value}" for name, value in arguments.items() if not name.endswith("_size")]
+
+
 def check_command(problem: Problem, rung: Rung, topology: str, model: str) -> str | None:
     """The `plan check` of a rung; None: it has no flags for such a choice of recomputation."""
     layout, workload, recompute = rung.layout, problem.workload, rung.layout.recompute
@@ -164,5 +172,6 @@ def check_command(problem: Problem, rung: Rung, topology: str, model: str) -> st
         if value is not None
         for word in (f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value))
     ]
-    flags += [word for text in (*_given(problem), *rung.settings) for word in ("--set", text)]
+    given_settings = (*_given(problem), *_split(problem, layout), *rung.settings)
+    flags += [word for text in given_settings for word in ("--set", text)]
     return " ".join(quoted(word) for word in ["plan", "check", *flags])

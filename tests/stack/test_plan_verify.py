@@ -26,16 +26,19 @@ ASKED = {
     "mean-document-tokens": 30,
     "routing-imbalance": 1.5,
     "set": "pipeline_model_parallel_layout=Ettt|tL",
-    "dataset": "train.jsonl",
-    "load": "direct",
 }
 
 
 def _planned(root: Path, config: dict[str, Any], asked: dict[str, object]) -> Path:
-    """The run folder of a model, as `plan` writes it."""
+    """The run folder of a model, as `plan` writes it, of the fastest layout with experts on two
+    ranks."""
     model = write_model(root / "model", config)
     words = [word for name, value in asked.items() for word in (f"--{name}", value)]
-    ran = plan(*words, "--model", model, "--model-path", model, "--output-dir", root / "run")
+    words += ["--model", model]
+    plans = plan(*words, "--json", "--top", 100).answer["plans"]
+    experts = [each["layout"]["expert_model_parallel_size"] for each in plans]
+    site = ("--model-path", model, "--dataset", "train.jsonl", "--load", "direct")
+    ran = plan(*words, *site, "--pick", experts.index(2) + 1, "--output-dir", root / "run")
     assert ran.status == 0, ran.err
     return root / "run"
 

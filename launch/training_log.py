@@ -139,7 +139,8 @@ class Interval:
 
 
 def intervals(steps: list[Step]) -> Iterator[Interval]:
-    """What each line but the first adds: seconds of the steps since the line before.
+    """What each line but the first adds: seconds of the steps since the line before. The numbers of
+    the steps grow, as `since_last_start` leaves them.
 
     The first step of a run is always logged; a start that goes on logs one interval later.
     """

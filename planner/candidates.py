@@ -102,7 +102,7 @@ class Contenders:
     on as `improve` makes it."""
 
     def __init__(self, improve: Callable[[Candidate], Candidate]) -> None:
-        self._improve = improve
+        self.improved = improve
         self._verdict = Verdict.EXCEEDS
         self._found: list[tuple[float, Choice]] = []  # with the least seconds of a step
         self._spare: list[Choice] = []  # slower than one with more memory
@@ -129,10 +129,6 @@ class Contenders:
         best = self._first(self._found, inf, lambda batch, recompute: True)
         assert best is not None
         return best
-
-    def improved(self, candidate: Candidate) -> Candidate:
-        """One of them as it is handed on."""
-        return self._improve(candidate)
 
     def best_resuming(self, limit: float) -> Candidate | None:
         """The first in rank of those that can go on after an interruption; None: none does within

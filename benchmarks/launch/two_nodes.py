@@ -344,7 +344,7 @@ def end(job: Job, row: dict[str, Any]) -> None:
         row["processes_left_at_end"] = len(list(processes(job)))
     except (StopError, OSError) as error:
         row.setdefault("stopped", f"it was not ended: {error}")
-    with suppress(OSError):
+    with suppress(OSError):  # a process may have ended meanwhile
         for process, _, _ in processes(job):
             os.kill(process, signal.SIGKILL)
 

@@ -170,8 +170,8 @@ def _copied_seconds(evaluator: Evaluator, layout: Layout, stage: int) -> float:
     return layout.num_microbatches * copied
 
 
-def results(name: str) -> dict[str, Result]:
-    """What was measured, by row."""
+def results(name: str | Path) -> dict[str, Result]:
+    """What was measured, by row: of a file beside this one, or of another path."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     return {result["id"]: result for result in map(json.loads, text.splitlines())}
 

@@ -8,7 +8,6 @@ place of an all-to-all is added to predictions; the planner has its own term for
 the page up to date.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Any
 
 from design_errors import nine_of_ten
 from design_models import SET_ASIDE_FAMILY
-from predict import FOLDER as MEMORY
-from predict import Predicted, design, predict, results
+from predict import Predicted, Result, design, predict, results, rows
 
-from measure.verify.row import read_rows
+from measure.verify.row import Row
 
 HERE = Path(__file__).parent
 PAGE = HERE / "ONE_RANK.md"
@@ -73,16 +71,9 @@ class Rank:
 
 
 @cache
-def _measured() -> dict[str, dict[str, object]]:
-    lines = FRESH.read_text(encoding="utf-8").splitlines()
-    return {result["id"]: result for result in map(json.loads, lines)}
-
-
-@cache
 def fresh_ranks() -> tuple[Rank, ...]:
-    """Ranks that nothing was fitted to, with five warm steps each."""
-    rows = read_rows(MEMORY / "fresh.jsonl")
-    return tuple(_ranks([row for row in rows if row.id in _measured()], _measured()))
+    """Ranks of the first lot on an H100, with five warm steps each."""
+    return tuple(_ranks(rows("fresh.jsonl"), results(FRESH)))
 
 
 @cache
@@ -94,25 +85,26 @@ def design_ranks() -> tuple[Rank, ...]:
 @cache
 def again_ranks() -> tuple[Rank, ...]:
     """Ranks of the design that were measured again beside the fresh ones."""
-    return tuple(_ranks([row for row in design() if row.id in _measured()], _measured()))
+    return tuple(_ranks(design(), results(FRESH)))
 
 
 @cache
 def h200_ranks(*, second_lot: bool) -> tuple[Rank, ...]:
     """Ranks on one H200 and its host: the second lot of fresh ranks, or others."""
-    measured = {each["id"]: each for each in map(json.loads, H200.read_text("utf-8").splitlines())}
     lots = ["fresh2.jsonl"] if second_lot else ["fresh.jsonl", "fused.jsonl"]
-    rows = [row for lot in lots for row in read_rows(MEMORY / lot) if row.id in measured]
-    return tuple(_ranks(rows, measured, topology="h200-8x-ib", launch=H200_LAUNCH))
+    chosen = [row for lot in lots for row in rows(lot)]
+    return tuple(_ranks(chosen, results(H200), topology="h200-8x-ib", launch=H200_LAUNCH))
 
 
-def _ranks(rows: list, measured: dict, **machine: Any) -> list[Rank]:  # type: ignore[type-arg]  # of JSON
+def _ranks(chosen: list[Row], measured: dict[str, Result], **machine: Any) -> list[Rank]:
+    """Those of the rows that were measured."""
     return [
         Rank(
             predicted=predict(row, measured[row.id], **machine),
             seconds=measured[row.id]["compute_seconds"],
         )
-        for row in rows
+        for row in chosen
+        if row.id in measured
     ]
 
 

@@ -139,16 +139,17 @@ def _verdict(reached: bool) -> str:
 def _bars(rows: Sequence[Row]) -> list[str]:
     error, constant = median_error(rows, "held_out"), median_error(rows, "constant")
     share = error / constant
+    admitted = sum(out_because(facts) is None and is_in_bar(facts) for facts in published())
     lines = _table("bar", "wanted", "found", "")
     lines.append(
         _line(
             "evaluated of the admitted runs",
             f"at least {LEAST_EVALUATED:.0%}",
-            f"{len(rows)} of {len(rows)}",
-            _verdict(True),
+            f"{len(rows)} of {admitted}",
+            _verdict(len(rows) / admitted >= LEAST_EVALUATED),
         )
     )
-    every = len(rows) + sum(is_refused(facts) and is_in_bar(facts) for facts in published())
+    every = admitted + sum(is_refused(facts) and is_in_bar(facts) for facts in published())
     lines.append(
         _line(
             "the same with runs whose model or layout it does not plan",

@@ -133,7 +133,7 @@ def test_a_node_that_fails_on_a_full_disk_can_still_say_so(cluster: Cluster) -> 
         check=False,
     )
     if ran.returncode == 77 or "unshare failed" in ran.stderr:
-        pytest.skip("this machine lets nobody mount a small disk")
+        pytest.skip("this machine lets nobody mount a small disk")  # unshare needs the right to
     assert ran.returncode == 0, ran.stderr
     nodes = json.loads(ran.stdout)["nodes"]
     assert [node["state"] for node in nodes] == ["failed", "failed"]

@@ -174,7 +174,7 @@ def _start_schedule(arguments: Any, models: list[Any]) -> None:
     def forward_step(*_: object) -> None:
         raise _Started
 
-    with contextlib.suppress(_Started):
+    with contextlib.suppress(_Started):  # the schedule has begun: its checks are over
         get_forward_backward_func()(
             forward_step_func=forward_step,
             data_iterator=[iter(())] * len(models),

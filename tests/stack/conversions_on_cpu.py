@@ -17,7 +17,7 @@ from typing import Any
 
 def main() -> None:
     os.environ["TORCHDYNAMO_DISABLE"] = "1"  # would look for a C compiler
-    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("ignore")  # those of the stack, not of this project
     import cuda_on_cpu
     import torch
     import torch.distributed as dist

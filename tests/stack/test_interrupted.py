@@ -44,7 +44,7 @@ def kill_when(script: Path, appears: Path, *words: str) -> None:
     process.wait()
     while others := processes_of(script.parent.parent):  # torchrun gives its own a session each
         for pid in others:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it may have ended meanwhile
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
 
@@ -53,7 +53,7 @@ def processes_of(folder: Path) -> list[int]:
     """What runs with a name of something in the folder among its arguments; zombies have none."""
     found = []
     for each in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may have ended meanwhile
             if str(folder).encode() in each.read_bytes():
                 found.append(int(each.parent.name))
     return found

@@ -13,7 +13,10 @@ from convert.quantised import fp8_rows, mxfp4_rows
 from convert.safetensors_file import read_header
 from convert.values import Array
 
-pytestmark = [pytest.mark.stack, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of importing mcore-bridge
+]
 
 ROWS, COLUMNS = 300, 200  # no multiples of a block
 

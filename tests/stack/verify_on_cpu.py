@@ -8,7 +8,7 @@ import warnings
 def enter_stack() -> None:
     """Let the CPU answer for torch.cuda. To be called before the stack is imported."""
     os.environ["TORCHDYNAMO_DISABLE"] = "1"  # would look for a C compiler
-    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("ignore")  # those of the stack, not of this project
     import cuda_on_cpu
     import torch
 

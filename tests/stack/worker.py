@@ -23,7 +23,7 @@ def _take_stdout() -> TextIO:
 
 def _load() -> dict[str, Any]:
     """Import the stack; return the functions that can be called."""
-    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("ignore")  # those of the stack, not of this project
     import cuda_on_cpu
 
     cuda_on_cpu.install("meta")

@@ -12,7 +12,7 @@ from planner.evaluate import Evaluator
 from planner.layout import Layout, PipelineSplit
 from planner.split import even_split, faster_exists, split_layers
 from planner.split_costs import layout_costs
-from planner.verdict import Verdict, verdict, worse
+from planner.verdict import Verdict
 
 # Stages, and steps, whose seconds differ by a smaller part are as fast.
 _TOLERANCE = 1e-6
@@ -52,7 +52,6 @@ class _Judge:
 
     def __init__(self, evaluator: Evaluator, step_seconds: dict[Layout, float]) -> None:
         self.evaluator = evaluator
-        self._usable = evaluator.problem.cluster.gpu.memory_usable_bytes
         self._used: dict[Layout, float] = {}
         self._fit: dict[Layout, tuple[int, bool]] = {}
         self._seconds = step_seconds
@@ -68,7 +67,7 @@ class _Judge:
         """The order of the verdict, and whether an interrupted run can not go on."""
         if layout not in self._fit:
             batch, recompute = self.evaluator.batch(layout), layout.recompute
-            found = worse(verdict(self.used(layout), self._usable), batch.host_verdict)
+            found = batch.verdict(recompute, self.used(layout))
             self._fit[layout] = found.order, not batch.resumes(recompute)
         return self._fit[layout]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from heapq import heapify, heappop, heapreplace
 from math import inf
 
-from planner.evaluate import BatchView
+from planner.batch_view import BatchView
 from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
 from planner.problem import Problem, Sizes, as_layout
 from planner.schedule import Passes, simulated_seconds
@@ -98,8 +98,8 @@ def _rounded(step_seconds: float) -> float:
 
 
 class Contenders:
-    """Layouts of a grid that fit, of the best verdict so far; the first in rank of them is handed
-    on as `improve` makes it."""
+    """Layouts of a grid that fit, of the best verdict so far. `improve` makes of one of them what
+    is ranked, if it is near enough to the fastest of all grids."""
 
     def __init__(self, improve: Callable[[Candidate], Candidate]) -> None:
         self.improved = improve

@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from planner.evaluate import BatchView, Evaluator
+from planner.batch_view import BatchView
+from planner.evaluate import Evaluator
 from planner.layout import NO_RECOMPUTE, Layout, PipelineSplit, Recompute
 from planner.model_files import known_models, resolve_model
 from planner.model_spec import ModelSpec

@@ -3,9 +3,10 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+from planner.batch_view import BatchView
 from planner.cluster import Calibration
 from planner.errors import UsageError
-from planner.evaluate import BatchView, Evaluator
+from planner.evaluate import Evaluator
 from planner.layout import Layout
 from planner.problem import Problem
 from planner.run import Run, machines_of
